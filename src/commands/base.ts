@@ -1,0 +1,85 @@
+import { Args, Command, Flags } from '@oclif/core';
+import type { ChalkInstance } from 'chalk';
+import { withImage, type Image } from '../elf/image.js';
+import { printable } from '../terminal/format.js';
+import { styleFor } from '../terminal/style.js';
+
+/** What all commands share: flags, colours, output. Errors are thrown as Failure and become one line in main.ts. */
+export abstract class WarpCommand extends Command {
+  static override baseFlags = {
+    'no-color': Flags.boolean({ description: 'No colours, also on a terminal.', helpGroup: 'GLOBAL' }),
+    debug: Flags.boolean({ description: 'Show stack traces with errors.', helpGroup: 'GLOBAL' }),
+  };
+
+  private get noColor(): boolean {
+    const end = this.argv.indexOf('--');
+    return (end < 0 ? this.argv : this.argv.slice(0, end)).includes('--no-color');
+  }
+
+  /** Colours for stdout. */
+  protected get style(): ChalkInstance {
+    return styleFor(process.stdout, this.noColor);
+  }
+
+  /** Colours for stderr. */
+  protected get errorStyle(): ChalkInstance {
+    return styleFor(process.stderr, this.noColor);
+  }
+
+  protected print(lines: Iterable<string>): void {
+    // One write for many lines: a system call for each of 70,000 areas would be most of the time.
+    let pending = '';
+    for (const line of lines) {
+      pending += `${line}\n`;
+      if (pending.length > 65_536) {
+        process.stdout.write(pending);
+        pending = '';
+      }
+    }
+    process.stdout.write(pending);
+  }
+
+  protected warnUser(message: string): void {
+    process.stderr.write(`${this.errorStyle.yellow('warp-tool: warning:')} ${message}\n`);
+  }
+
+  /** The error as it was: main.ts reports it. */
+  protected override async catch(error: Error): Promise<never> {
+    throw error;
+  }
+}
+
+export const jsonFlag = Flags.boolean({ description: 'Print one JSON document; see `warp-tool schema` for its shape.', helpGroup: 'GLOBAL' });
+
+/** A command whose result is a document: printed as JSON with --json, else as text for people. */
+export abstract class DocumentCommand extends WarpCommand {
+  static override baseFlags = { ...WarpCommand.baseFlags, json: jsonFlag };
+
+  protected present<T>(document: T, json: boolean, text: (document: T) => Iterable<string>): void {
+    if (json) this.print([JSON.stringify(document, null, 2)]);
+    else this.print(text(document));
+  }
+}
+
+export const imageArgument = Args.string({
+  name: 'image',
+  description: 'Directory that holds core.img, or a core file (of warp-tool, the kernel or gcore).',
+  required: true,
+  ignoreStdin: true,
+});
+
+/** A command that looks into one image. */
+export abstract class ImageCommand extends DocumentCommand {
+  /** Runs `collect` on the opened image and presents what it gives. */
+  protected async inspect<T extends { warnings: string[] }>(
+    argument: string,
+    json: boolean,
+    collect: (image: Image) => Promise<T> | T,
+    text: (document: T) => Iterable<string>,
+  ): Promise<T> {
+    const document = await withImage(argument, collect);
+    if (!json) for (const warning of document.warnings) this.warnUser(`${printable(argument)}: ${warning}`);
+    this.present(document, json, text);
+    return document;
+  }
+}

@@ -1,0 +1,135 @@
+import { Flags } from '@oclif/core';
+import type { Image } from '../elf/image.js';
+import { Modules } from '../elf/modules.js';
+import { protectionText, type Vma } from '../elf/vmas.js';
+import { maps } from '../schemas/index.js';
+import { byteCountOf, type Static } from '../schemas/builder.js';
+import { columns, type Column } from '../terminal/columns.js';
+import { bytes, count, hex, printable } from '../terminal/format.js';
+import { ImageCommand, imageArgument } from './base.js';
+
+type Document = Static<typeof maps>;
+type Row = Document['maps'][number];
+
+export default class Maps extends ImageCommand {
+  static override summary = 'Show every memory area: range, protection, kind, file, and what the image holds of it.';
+  static override examples = ['<%= config.bin %> maps /tmp/image --sort size', '<%= config.bin %> maps core.1234 --json'];
+  static override args = { image: imageArgument };
+  static override flags = {
+    sort: Flags.string({ options: ['size', 'rss', 'addr'] as const, default: 'addr', description: 'Largest first, or by address.' }),
+  };
+
+  async run(): Promise<Document> {
+    const { args, flags } = await this.parse(Maps);
+    return this.inspect(
+      args.image,
+      flags.json ?? false,
+      async (image) => {
+        const document = await collectMaps(image);
+        if (flags.sort === 'size') document.maps.sort((a, b) => descending(a.mapped, b.mapped));
+        // Foreign cores do not tell what was resident: what they hold of an area comes nearest.
+        if (flags.sort === 'rss') document.maps.sort((a, b) => descending(a.resident ?? a.stored, b.resident ?? b.stored));
+        return document;
+      },
+      (document) => this.render(document),
+    );
+  }
+
+  private *render({ maps: rows, total }: Document): Generator<string> {
+    const { style } = this;
+    const packed = rows.some((row) => row.packed !== row.stored);
+    const known = <K extends 'resident' | 'zero' | 'from_file' | 'absent'>(key: K): boolean => rows.some((row) => row[key] !== null && row[key] !== 0);
+    const dim = (text: string): string => style.dim(text);
+    const size = (title: string, key: 'mapped' | 'resident' | 'stored' | 'zero' | 'from_file' | 'absent' | 'packed'): Column<Row> => ({
+      title,
+      align: 'right',
+      cell: (row) => (row[key] === null ? '?' : row[key] === 0 ? '-' : bytes(row[key])),
+      style: (text, row) => (row[key] === 0 ? dim(text) : text),
+    });
+    const layout: Column<Row>[] = [
+      { title: 'address', cell: (row) => `${row.start.slice(2).padStart(12, '0')}-${row.end.slice(2).padStart(12, '0')}` },
+      {
+        title: 'prot',
+        cell: (row) => row.protection,
+        style: (text, row) => (row.protection.includes('x') ? style.red(text) : row.protection.includes('w') ? style.yellow(text) : text),
+      },
+      { title: 'kind', cell: (row) => row.kind, style: (text, row) => (row.kind === 'file' ? style.cyan(text) : text) },
+      size('size', 'mapped'),
+      ...(known('resident') ? [size('resident', 'resident')] : []),
+      size('stored', 'stored'),
+      ...(packed ? [size('packed', 'packed')] : []),
+      ...(known('zero') ? [size('zero', 'zero')] : []),
+      ...(known('from_file') ? [size('in file', 'from_file')] : []),
+      ...(known('absent') ? [size('absent', 'absent')] : []),
+      { title: 'what', cell: describe },
+    ];
+    yield* columns(rows, layout, (text) => style.bold(text));
+    const parts = [`${bytes(total.mapped)} mapped`];
+    if (total.resident !== null) parts.push(`${bytes(total.resident)} resident`);
+    parts.push(`${bytes(total.stored)} stored`);
+    if (packed) parts.push(`${bytes(total.packed)} packed`);
+    if (total.zero !== 0) parts.push(`${bytes(total.zero)} zero`);
+    if (total.from_file !== 0) parts.push(`${bytes(total.from_file)} in files`);
+    if (total.absent !== 0) parts.push(`${bytes(total.absent)} absent`);
+    yield dim(`${count(total.areas, 'area')}: ${parts.join(', ')}`);
+  }
+}
+
+function describe(row: Row): string {
+  const parts: string[] = [];
+  if (row.name !== '') parts.push(printable(row.name));
+  if (row.kind === 'file' && row.offset !== '0x0') parts.push(`+${row.offset}`);
+  if (row.stack_of !== null && row.kind !== 'stack') parts.push(`stack of thread ${row.stack_of}`);
+  if (row.flags.length > 0) parts.push(`(${row.flags.join(', ')})`);
+  return parts.join(' ');
+}
+
+function descending(a: number | string, b: number | string): number {
+  return Number(b) - Number(a);
+}
+
+export async function collectMaps(image: Image): Promise<Document> {
+  const modules = new Modules(image);
+  const vmas = image.vmas();
+  const rows: Row[] = [];
+  for (const vma of vmas) {
+    rows.push({
+      start: hex(vma.start),
+      end: hex(vma.end),
+      protection: protectionText(vma),
+      kind: vma.kind,
+      flags: vma.flags,
+      offset: hex(vma.offset),
+      name: vma.name,
+      build_id: vma.kind === 'file' ? await modules.buildId(vma) : null,
+      stack_of: vma.stackOf,
+      ...amountsOf([vma]),
+    });
+  }
+  return { image: image.source.name, warnings: image.warnings, total: { areas: vmas.length, ...amountsOf(vmas) }, maps: rows };
+}
+
+/** Sums over areas, in the shape that JSON documents use. */
+export function amountsOf(vmas: readonly Vma[]): Omit<Document['total'], 'areas'> {
+  let [mapped, resident, stored, zero, fromFile, absent, packed] = [0n, 0n, 0n, 0n, 0n, 0n, 0n];
+  let residentKnown = vmas.length > 0;
+  for (const vma of vmas) {
+    mapped += vma.end - vma.start;
+    if (vma.resident === null) residentKnown = false;
+    else resident += vma.resident;
+    stored += vma.stored;
+    zero += vma.zero;
+    fromFile += vma.fromFile;
+    absent += vma.absent;
+    packed += vma.packed;
+  }
+  return {
+    mapped: byteCountOf(mapped),
+    resident: residentKnown ? byteCountOf(resident) : null,
+    stored: byteCountOf(stored),
+    zero: byteCountOf(zero),
+    from_file: byteCountOf(fromFile),
+    absent: byteCountOf(absent),
+    packed: byteCountOf(packed),
+  };
+}

@@ -1,0 +1,219 @@
+import { ImageError } from '../failure.js';
+import { decodeKernelNote, kernelNoteKey, type KernelNoteKey, type KernelNoteValue } from './kernel-notes/index.js';
+import type { AuxvEntry } from './kernel-notes/auxv.js';
+import type { MappedFile } from './kernel-notes/file.js';
+import type { Prstatus } from './kernel-notes/prstatus.js';
+import { Memory } from './memory.js';
+import { readNotes, type Note } from './notes.js';
+import {
+  ANCHOR_MAGIC,
+  ANCHOR_OFFSET,
+  anchorFields,
+  FORMAT_MAJOR,
+  FORMAT_MINOR,
+  layoutOf,
+  NOTE_OWNER,
+  projectNotes,
+  TABLE_HEADER_SIZE,
+  type NoteName,
+  type NoteRecord,
+  type RecordOf,
+} from './schema.js';
+import { EM_X86_64, ET_CORE, readHeader, readSegments, type ElfHeader, type Segment } from './segments.js';
+import { FileSource, resolveImage, type ByteSource } from './source.js';
+import { decodeRecord, Table } from './table.js';
+import { buildVmas, findVma, type Vma } from './vmas.js';
+
+export type Anchor = RecordOf<typeof anchorFields>;
+
+/** A thread of the image: what the kernel's notes say and, in our images, what the project's note adds. */
+export interface Thread {
+  tid: number;
+  leader: boolean;
+  /** Null where the image does not tell. */
+  name: string | null;
+  status: Prstatus;
+  record: NoteRecord<'threads'> | null;
+  /** Notes that follow this thread's NT_PRSTATUS. */
+  notes: Note[];
+}
+
+const ANCHOR_END = BigInt(ANCHOR_OFFSET + layoutOf(anchorFields).size);
+
+/**
+ * One image: ours or a foreign core file. Opening it reads the ELF header, the anchor, the segment table and the notes; memory is read when it
+ * is asked for. Everything else is derived from these on demand and kept.
+ */
+export class Image {
+  /** What is odd but does not keep the image from being read: one line each. */
+  readonly warnings: string[] = [];
+  readonly memory: Memory;
+  private readonly tables = new Map<NoteName, Table<never>>();
+  private cachedThreads: Thread[] | undefined;
+  private cachedVmas: Vma[] | undefined;
+
+  private constructor(
+    readonly source: ByteSource,
+    readonly header: ElfHeader,
+    /** Absent in foreign core files. */
+    readonly anchor: Anchor | null,
+    readonly segments: readonly Segment[],
+    readonly notes: readonly Note[],
+  ) {
+    this.memory = new Memory(source, segments, (address) => this.vmaAt(address)?.absence === 'zero');
+    this.checkVersions();
+  }
+
+  /** Opens the image that an IMAGE argument of the command line means. */
+  static async open(argument: string): Promise<Image> {
+    return Image.from(await FileSource.open(await resolveImage(argument)));
+  }
+
+  static async from(source: ByteSource): Promise<Image> {
+    try {
+      const header = await readHeader(source);
+      if (header.type !== ET_CORE) {
+        throw new ImageError(source.name, 16n, `this ELF file is of type ${header.typeName}, not a core file`, 'give a core file or an image directory');
+      }
+      if (header.machine !== EM_X86_64) {
+        throw new ImageError(source.name, 18n, `the image is of machine ${header.machineName}`, 'this version reads images of x86-64 processes');
+      }
+      const anchor = await readAnchor(source, header);
+      const segments = await readSegments(source, header);
+      return new Image(source, header, anchor, segments, await readNotes(source, segments));
+    } catch (error) {
+      await source.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.source.close();
+  }
+
+  /** False for core files of the kernel, of gcore and of others. */
+  get ours(): boolean {
+    return this.anchor !== null && this.anchor.format_major === FORMAT_MAJOR;
+  }
+
+  /** A project note as a table; an empty one when the image does not have it. */
+  table<N extends NoteName>(name: N): Table<(typeof projectNotes)[N]['fields']> {
+    type Found = Table<(typeof projectNotes)[N]['fields']>;
+    let table = this.tables.get(name) as Found | undefined;
+    if (!table) {
+      const { type, fields } = projectNotes[name];
+      const note = this.ours ? this.notes.find((candidate) => candidate.owner === NOTE_OWNER && candidate.type === type) : undefined;
+      const payload = note?.descriptor ?? Buffer.alloc(TABLE_HEADER_SIZE);
+      table = new Table(name, fields, payload, this.source.name, note?.offset ?? 0n) as unknown as Found;
+      this.tables.set(name, table as unknown as Table<never>);
+    }
+    return table;
+  }
+
+  /** The only record of the notes `image` and `process`; null in a foreign core. An image of ours must have it. */
+  single<N extends 'image' | 'process'>(name: N): NoteRecord<N> | null {
+    if (!this.ours) return null;
+    const table = this.table(name);
+    if (table.length === 0) {
+      throw new ImageError(this.source.name, undefined, `the note ${name} is missing or empty`, 'the metadata is damaged: take a new checkpoint');
+    }
+    return table.get(0) as NoteRecord<N>;
+  }
+
+  /** The first kernel note of a kind, decoded, or null when there is none. */
+  kernelNote<K extends KernelNoteKey>(key: K, notes: readonly Note[] = this.notes): KernelNoteValue<K> | null {
+    const note = notes.find((candidate) => kernelNoteKey(candidate) === key);
+    return note ? decodeKernelNote(key, note, this.source.name) : null;
+  }
+
+  /** Threads in file order. */
+  threads(): Thread[] {
+    this.cachedThreads ??= this.collectThreads();
+    return this.cachedThreads;
+  }
+
+  private collectThreads(): Thread[] {
+    const threads: Thread[] = [];
+    const records = this.table('threads');
+    for (const note of this.notes) {
+      const key = kernelNoteKey(note);
+      if (key === 'prstatus') {
+        const status = decodeKernelNote('prstatus', note, this.source.name);
+        const record = threads.length < records.length ? records.get(threads.length) : null;
+        const leader = record ? (record.flags & 1) !== 0 : false;
+        threads.push({ tid: record?.tid ?? status.tid, leader, name: record ? record.name.toString() : null, status, record, notes: [note] });
+      } else if (note.owner !== NOTE_OWNER && key !== 'prpsinfo' && key !== 'auxv' && key !== 'file') {
+        threads.at(-1)?.notes.push(note);
+      }
+    }
+    const information = this.kernelNote('prpsinfo');
+    if (records.length === 0 && information) {
+      for (const thread of threads) thread.leader = thread.tid === information.pid;
+      const leader = threads.find((thread) => thread.leader);
+      if (leader) leader.name = information.name;
+    }
+    return threads;
+  }
+
+  auxv(): AuxvEntry[] {
+    return this.kernelNote('auxv') ?? [];
+  }
+
+  auxvValue(name: string): bigint | null {
+    return this.auxv().find((entry) => entry.name === name)?.value ?? null;
+  }
+
+  mappedFiles(): MappedFile[] {
+    return this.kernelNote('file') ?? [];
+  }
+
+  /** Memory areas by ascending address. */
+  vmas(): Vma[] {
+    this.cachedVmas ??= buildVmas(this);
+    return this.cachedVmas;
+  }
+
+  vmaAt(address: bigint): Vma | undefined {
+    return findVma(this.vmas(), address);
+  }
+
+  /** The program's file, or null when the image does not tell. */
+  executable(): string | null {
+    const image = this.single('image');
+    if (image) return image.executable.toString();
+    const entry = this.auxvValue('AT_ENTRY');
+    const mapped = entry === null ? undefined : this.mappedFiles().find((file) => file.start <= entry && entry < file.end);
+    if (mapped) return mapped.path;
+    const headers = this.auxvValue('AT_PHDR');
+    return (headers !== null && this.mappedFiles().find((file) => file.start <= headers && headers < file.end)?.path) || null;
+  }
+
+  private checkVersions(): void {
+    if (!this.anchor) return;
+    const { format_major: major, format_minor: minor, file_size: expected } = this.anchor;
+    if (major !== FORMAT_MAJOR) {
+      this.warnings.push(`format version ${major}.${minor} is not known to this version of warp-tool; only what every core file tells is shown`);
+    } else if (minor > FORMAT_MINOR) {
+      this.warnings.push(`format version ${major}.${minor} is newer than ${FORMAT_MAJOR}.${FORMAT_MINOR}; parts that are new in it are not shown`);
+    }
+    if (expected > this.source.size) {
+      this.warnings.push(`the file has ${this.source.size} of ${expected} bytes: it is truncated and cannot be restored; copy it again`);
+    }
+  }
+}
+
+async function readAnchor(source: ByteSource, header: ElfHeader): Promise<Anchor | null> {
+  if (header.phoff < ANCHOR_END || source.size < ANCHOR_END) return null;
+  const raw = await source.read(BigInt(ANCHOR_OFFSET), Number(ANCHOR_END) - ANCHOR_OFFSET);
+  return raw.toString('latin1', 0, ANCHOR_MAGIC.length) === ANCHOR_MAGIC ? decodeRecord(anchorFields, raw) : null;
+}
+
+/** Opens an image for the time of `work`. */
+export async function withImage<T>(argument: string, work: (image: Image) => Promise<T> | T): Promise<T> {
+  const image = await Image.open(argument);
+  try {
+    return await work(image);
+  } finally {
+    await image.close();
+  }
+}

@@ -1,0 +1,91 @@
+import { Failure, ImageError } from '../failure.js';
+import { PT_LOAD, PT_WARP_CHUNKED, type Segment } from './segments.js';
+import type { ByteSource } from './source.js';
+import { hex } from '../terminal/format.js';
+
+/** The memory of an image by address: content is read from the source when it is asked for, never before. */
+export class Memory {
+  /** PT_LOAD and PT_WARP_CHUNKED by ascending address. */
+  readonly segments: readonly Segment[];
+
+  /** `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
+  constructor(
+    private readonly source: ByteSource,
+    segments: readonly Segment[],
+    private readonly zeroFilled: (address: bigint) => boolean,
+  ) {
+    const memory = segments.filter((segment) => (segment.type === PT_LOAD || segment.type === PT_WARP_CHUNKED) && segment.memorySize > 0n);
+    const ascending = memory.every((segment, index) => index === 0 || memory[index - 1]!.address <= segment.address);
+    this.segments = ascending ? memory : memory.toSorted((a, b) => (a.address < b.address ? -1 : 1));
+  }
+
+  /** The segment that covers `address`. */
+  segmentAt(address: bigint): Segment | undefined {
+    const index = this.indexAt(address);
+    const segment = this.segments[index];
+    return segment && address < segment.address + segment.memorySize ? segment : undefined;
+  }
+
+  /** Index of the last segment that starts at or below `address`, -1 for none. */
+  indexAt(address: bigint): number {
+    let low = 0;
+    let high = this.segments.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.segments[middle]!.address <= address) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
+  /** `length` bytes at `address`. Fails when a part is not in the image. */
+  async read(address: bigint, length: number): Promise<Buffer> {
+    const result = Buffer.alloc(length);
+    let done = 0;
+    while (done < length) {
+      const at = address + BigInt(done);
+      const segment = this.segmentAt(at);
+      if (!segment) throw new Failure(`${this.source.name}: address ${hex(at)} is not mapped; see \`warp-tool maps\``);
+      const inside = at - segment.address;
+      const want = BigInt(length - done);
+      if (segment.type === PT_WARP_CHUNKED) {
+        throw new Failure(
+          `${this.source.name}: memory at ${hex(at)} is compressed, encrypted or kept in a parent, which this version cannot read; take the image without`,
+        );
+      }
+      if (inside < segment.fileSize) {
+        const size = Number(min(want, segment.fileSize - inside));
+        (await this.source.read(segment.offset + inside, size)).copy(result, done);
+        done += size;
+      } else if (this.zeroFilled(at)) {
+        done += Number(min(want, segment.memorySize - inside));
+      } else {
+        throw new Failure(`${this.source.name}: memory at ${hex(at)} is not stored in this image; its file has it, or the writer left it out`);
+      }
+    }
+    return result;
+  }
+
+  /** Bytes from `address` up to a NUL, at most `limit`. */
+  async readString(address: bigint, limit = 4096): Promise<string> {
+    const pieces: Buffer[] = [];
+    for (let done = 0; done < limit; ) {
+      // Up to the next page boundary: what is behind it may be missing.
+      const step = Math.min(limit - done, 4096 - Number((address + BigInt(done)) & 4095n));
+      const piece = await this.read(address + BigInt(done), step);
+      const end = piece.indexOf(0);
+      pieces.push(end < 0 ? piece : piece.subarray(0, end));
+      if (end >= 0) return Buffer.concat(pieces).toString();
+      done += step;
+    }
+    throw new ImageError(this.source.name, undefined, `the string at ${hex(address)} is longer than ${limit} bytes`, 'the memory is damaged');
+  }
+}
+
+export function min(a: bigint, b: bigint): bigint {
+  return a < b ? a : b;
+}
+
+export function max(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
+}

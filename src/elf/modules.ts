@@ -1,0 +1,214 @@
+import { stat } from 'node:fs/promises';
+import type { Image } from './image.js';
+import { readNotes, type Note } from './notes.js';
+import { PT_LOAD, readHeader, readSegments, type Segment } from './segments.js';
+import { FileSource, type ByteSource } from './source.js';
+import type { Vma } from './vmas.js';
+
+/** Where an address is: a mapped file and, when the file here is the one that was mapped, a symbol. */
+export interface Location {
+  address: bigint;
+  module: string | null;
+  /** Of the address in the file, bytes. */
+  moduleOffset: bigint | null;
+  symbol: string | null;
+  /** From the symbol's start, bytes. */
+  symbolOffset: number | null;
+}
+
+interface SymbolTable {
+  /** Ascending. */
+  starts: BigUint64Array;
+  sizes: BigUint64Array;
+  /** Offsets in `strings`. */
+  names: Uint32Array;
+  strings: Buffer;
+}
+
+interface Module {
+  segments: Segment[];
+  symbols: SymbolTable | null;
+}
+
+const NT_GNU_BUILD_ID = 3;
+
+/** A mapped file as it is on this machine now, against what the image says about it. */
+export type FileState = 'same' | 'changed' | 'missing' | 'unknown';
+
+/** Hexadecimal build-id among the notes of an ELF file. */
+export function buildIdOf(notes: readonly Note[]): string | null {
+  return notes.find((note) => note.owner === 'GNU' && note.type === NT_GNU_BUILD_ID)?.descriptor.toString('hex') ?? null;
+}
+
+/** Build-id of an ELF file; null when it has none or is no 64-bit ELF file. */
+export async function buildIdOfFile(path: string): Promise<string | null> {
+  let source: FileSource;
+  try {
+    source = await FileSource.open(path);
+  } catch {
+    return null;
+  }
+  try {
+    return buildIdOf(await readNotes(source, await readSegments(source, await readHeader(source))));
+  } catch {
+    return null;
+  } finally {
+    await source.close();
+  }
+}
+
+/** The files that an image maps: their identity, and symbols of the ELF files among them. Each file is read once, when first asked for. */
+export class Modules {
+  private readonly modules = new Map<string, Promise<Module | null>>();
+  private readonly states = new Map<string, Promise<FileState>>();
+  private readonly buildIds = new Map<string, Promise<string | null>>();
+
+  constructor(private readonly image: Image) {}
+
+  /** Hexadecimal build-id that the file of `vma` had at the capture: from our notes, or from the ELF header in memory. */
+  buildId(vma: Pick<Vma, 'name' | 'file'>): Promise<string | null> {
+    let known = this.buildIds.get(vma.name);
+    if (!known) {
+      known = vma.file !== null ? Promise.resolve(this.recordedBuildId(vma.file)) : this.buildIdInMemory(vma.name);
+      this.buildIds.set(vma.name, known);
+    }
+    return known;
+  }
+
+  /** Whether the file of `vma` is here as it was mapped. `unknown`: it is here, but the image does not tell enough to compare. */
+  state(vma: Pick<Vma, 'name' | 'file'>): Promise<FileState> {
+    let state = this.states.get(vma.name);
+    if (!state) {
+      state = this.compare(vma);
+      this.states.set(vma.name, state);
+    }
+    return state;
+  }
+
+  async locate(address: bigint): Promise<Location> {
+    const nowhere = { address, module: null, moduleOffset: null, symbol: null, symbolOffset: null };
+    const vma = this.image.vmaAt(address);
+    if (!vma || vma.name === '') return nowhere;
+    if (!vma.name.startsWith('/')) return { ...nowhere, module: vma.name, moduleOffset: address - vma.start };
+    const offset = address - vma.start + vma.offset;
+    const found = { ...nowhere, module: vma.name, moduleOffset: offset };
+    const state = await this.state(vma);
+    if (state === 'changed' || state === 'missing') return found;
+    const module = await this.module(vma.name);
+    const segment = module?.segments.find((one) => one.type === PT_LOAD && offset >= one.offset && offset < one.offset + one.fileSize);
+    const symbol = module?.symbols && segment ? lookUp(module.symbols, offset - segment.offset + segment.address) : null;
+    return symbol ? { ...found, symbol: symbol.name, symbolOffset: symbol.offset } : found;
+  }
+
+  private recordedBuildId(index: number): string | null {
+    const buildId = this.image.table('files').field(index, 'build_id');
+    return buildId.length > 0 ? buildId.toString('hex') : null;
+  }
+
+  private async buildIdInMemory(name: string): Promise<string | null> {
+    const vma = this.image.vmas().find((one) => one.name === name && one.offset === 0n);
+    if (!vma || vma.stored === 0n || !name.startsWith('/')) return null;
+    // The file's first bytes as they are in memory: file offset and distance from the mapping's start are the same there.
+    const view: ByteSource = {
+      name,
+      size: vma.end - vma.start,
+      read: (offset, length) => this.image.memory.read(vma.start + offset, length),
+      close: async () => {},
+    };
+    try {
+      return buildIdOf(await readNotes(view, await readSegments(view, await readHeader(view))));
+    } catch {
+      return null; // no ELF file, or its notes are not in this core
+    }
+  }
+
+  private async compare(vma: Pick<Vma, 'name' | 'file'>): Promise<FileState> {
+    const status = await stat(vma.name, { bigint: true }).catch(() => null);
+    if (!status) return 'missing';
+    const buildId = await this.buildId(vma);
+    if (buildId !== null) return (await buildIdOfFile(vma.name)) === buildId ? 'same' : 'changed';
+    if (vma.file === null) return 'unknown';
+    const record = this.image.table('files').get(vma.file);
+    return status.size === record.size && status.mtimeNs === record.mtime_ns ? 'same' : 'changed';
+  }
+
+  private module(path: string): Promise<Module | null> {
+    let module = this.modules.get(path);
+    if (!module) {
+      module = loadModule(path);
+      this.modules.set(path, module);
+    }
+    return module;
+  }
+}
+
+async function loadModule(path: string): Promise<Module | null> {
+  let source: FileSource;
+  try {
+    source = await FileSource.open(path);
+  } catch {
+    return null;
+  }
+  try {
+    const segments = await readSegments(source, await readHeader(source));
+    return { segments, symbols: await readSymbols(source) };
+  } catch {
+    return null; // not an ELF file: a data file that is mapped executable, a JIT's cache …
+  } finally {
+    await source.close();
+  }
+}
+
+const SHT_SYMTAB = 2;
+const SHT_DYNSYM = 11;
+const SECTION_SIZE = 64;
+const SYMBOL_SIZE = 24;
+
+/** Functions of .symtab, or of .dynsym in a stripped file. */
+async function readSymbols(source: FileSource): Promise<SymbolTable | null> {
+  const header = await source.read(0n, 64);
+  const offset = header.readBigUInt64LE(40);
+  const count = header.readUInt16LE(60);
+  if (offset === 0n || count === 0) return null;
+  const sections = await source.read(offset, count * SECTION_SIZE);
+  const find = (type: number): number => {
+    for (let at = 0; at < sections.length; at += SECTION_SIZE) if (sections.readUInt32LE(at + 4) === type) return at;
+    return -1;
+  };
+  const at = find(SHT_SYMTAB) >= 0 ? find(SHT_SYMTAB) : find(SHT_DYNSYM);
+  if (at < 0) return null;
+  const content = (section: number): Promise<Buffer> =>
+    source.read(sections.readBigUInt64LE(section + 24), Number(sections.readBigUInt64LE(section + 32)));
+  const raw = await content(at);
+  const strings = await content(sections.readUInt32LE(at + 40) * SECTION_SIZE);
+  const functions: { value: bigint; size: bigint; name: number }[] = [];
+  for (let symbol = 0; symbol + SYMBOL_SIZE <= raw.length; symbol += SYMBOL_SIZE) {
+    const type = raw[symbol + 4]! & 0xf;
+    const size = raw.readBigUInt64LE(symbol + 16);
+    const isFunction = type === 2 || type === 10; // STT_FUNC, STT_GNU_IFUNC
+    if (!isFunction || size === 0n || raw.readUInt16LE(symbol + 6) === 0) continue;
+    functions.push({ value: raw.readBigUInt64LE(symbol + 8), size, name: raw.readUInt32LE(symbol) });
+  }
+  functions.sort((a, b) => (a.value < b.value ? -1 : a.value > b.value ? 1 : 0));
+  return {
+    starts: BigUint64Array.from(functions, (one) => one.value),
+    sizes: BigUint64Array.from(functions, (one) => one.size),
+    names: Uint32Array.from(functions, (one) => one.name),
+    strings,
+  };
+}
+
+function lookUp(table: SymbolTable, address: bigint): { name: string; offset: number } | null {
+  let low = 0;
+  let high = table.starts.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (table.starts[middle]! <= address) low = middle + 1;
+    else high = middle;
+  }
+  // The nearest symbol below is only right when it reaches this far: a stripped file lacks most of them.
+  const index = low - 1;
+  if (index < 0 || address >= table.starts[index]! + table.sizes[index]!) return null;
+  const start = table.names[index]!;
+  return { name: table.strings.toString('utf8', start, table.strings.indexOf(0, start)), offset: Number(address - table.starts[index]!) };
+}

@@ -1,0 +1,181 @@
+import type { Image } from './image.js';
+import { max, min } from './memory.js';
+import { bitNames, CHUNK_IN_PARENT, nameOf, names, NONE } from './schema.js';
+import { PT_WARP_CHUNKED, type Segment } from './segments.js';
+
+/** A memory area of the process and what the image holds of it. Sizes are bytes; stored + zero + fromFile + absent = end - start. */
+export interface Vma {
+  start: bigint;
+  end: bigint;
+  /** In the mapped file or object, bytes. */
+  offset: bigint;
+  kind: string;
+  /** Bits: 1 read, 2 write, 4 execute. */
+  protection: number;
+  /** Null where the image does not tell (foreign core files). */
+  shared: boolean | null;
+  flags: string[];
+  /** Path of the mapped file, `[heap]`, a memory file's name …; empty for nameless memory. */
+  name: string;
+  /** Index into the note `files`, null for none. */
+  file: number | null;
+  object: number | null;
+  /** Present in memory or swap at the capture; null where the image does not tell. */
+  resident: bigint | null;
+  /** Content is in this image (plain, compressed or in its parent). */
+  stored: bigint;
+  /** Known to be zeros without being stored. */
+  zero: bigint;
+  /** To be taken from the mapped file. */
+  fromFile: bigint;
+  /** Not in the image and not known. */
+  absent: bigint;
+  /** Bytes that the stored content takes in the file; equals `stored` without compression. */
+  packed: bigint;
+  /** What memory of this area that is not stored holds. */
+  absence: 'zero' | 'file' | 'unknown';
+  /** Thread whose stack pointer is here. */
+  stackOf: number | null;
+}
+
+export function protectionText(vma: Pick<Vma, 'protection' | 'shared'>): string {
+  const { protection, shared } = vma;
+  const sharing = shared === null ? '' : shared ? 's' : 'p';
+  return `${protection & 1 ? 'r' : '-'}${protection & 2 ? 'w' : '-'}${protection & 4 ? 'x' : '-'}${sharing}`;
+}
+
+type Area = Omit<Vma, 'stored' | 'zero' | 'fromFile' | 'absent' | 'packed' | 'stackOf'>;
+
+export function buildVmas(image: Image): Vma[] {
+  const areas = image.ours ? ourAreas(image) : foreignAreas(image);
+  const vmas: Vma[] = areas.map((area) => ({ ...area, stored: 0n, zero: 0n, fromFile: 0n, absent: 0n, packed: 0n, stackOf: null }));
+  addContent(vmas, image);
+  markStacks(vmas, image);
+  return vmas;
+}
+
+function ourAreas(image: Image): Area[] {
+  const areas: Area[] = [];
+  for (const record of image.table('vmas')) {
+    const kind = nameOf(names.vmaKind, record.kind);
+    areas.push({
+      start: record.start,
+      end: record.end,
+      offset: record.offset,
+      kind,
+      protection: record.protection,
+      shared: (record.flags & 1) !== 0,
+      flags: bitNames(names.vmaFlags, record.flags & ~1),
+      name: record.name.toString(),
+      file: record.file === NONE ? null : record.file,
+      object: record.object === NONE ? null : record.object,
+      resident: record.resident,
+      absence: kind === 'file' ? 'file' : kind === 'vvar' ? 'unknown' : 'zero',
+    });
+  }
+  return areas;
+}
+
+/** Core files of the kernel and of gcore: one PT_LOAD for each area, paths from NT_FILE, kinds as far as registers and AT_ values tell. */
+function foreignAreas(image: Image): Area[] {
+  const files = image.mappedFiles().toSorted((a, b) => (a.start < b.start ? -1 : 1));
+  const vdso = image.auxvValue('AT_SYSINFO_EHDR');
+  const leader = image.threads().find((thread) => thread.leader) ?? image.threads()[0];
+  const stackPointer = leader?.status.registers.rsp;
+  const inside = (address: bigint | null | undefined, segment: Segment): boolean =>
+    address !== null && address !== undefined && address >= segment.address && address < segment.address + segment.memorySize;
+  let next = 0;
+  return image.memory.segments.map((segment) => {
+    while (next < files.length && files[next]!.end <= segment.address) next++;
+    const file = files[next] && files[next]!.start <= segment.address ? files[next] : undefined;
+    let kind = file ? 'file' : 'anonymous';
+    let name = file?.path ?? '';
+    if (inside(vdso, segment)) [kind, name] = ['vdso', '[vdso]'];
+    else if (segment.address >= 0xffff_8000_0000_0000n) [kind, name] = ['vsyscall', '[vsyscall]'];
+    else if (!file && inside(stackPointer, segment)) [kind, name] = ['stack', '[stack]'];
+    return {
+      start: segment.address,
+      end: segment.address + segment.memorySize,
+      offset: file ? file.offset + (segment.address - file.start) : 0n,
+      kind,
+      protection: (segment.readable ? 1 : 0) | (segment.writable ? 2 : 0) | (segment.executable ? 4 : 0),
+      shared: null,
+      flags: [],
+      name,
+      file: null,
+      object: null,
+      resident: null,
+      // The kernel leaves out what a file has, and what coredump_filter or MADV_DONTDUMP excludes.
+      absence: kind === 'file' ? 'file' : 'unknown',
+    };
+  });
+}
+
+function addContent(vmas: Vma[], image: Image): void {
+  const segments = image.memory.segments;
+  const packed = packedSizes(image);
+  let next = 0;
+  for (const vma of vmas) {
+    while (next < segments.length && segments[next]!.address + segments[next]!.memorySize <= vma.start) next++;
+    for (let index = next; index < segments.length && segments[index]!.address < vma.end; index++) {
+      const segment = segments[index]!;
+      const from = max(segment.address, vma.start);
+      const to = min(segment.address + segment.memorySize, vma.end);
+      if (segment.type === PT_WARP_CHUNKED) {
+        vma.stored += to - from;
+        vma.packed += packed(segment.offset + (from - segment.address), to - from);
+        continue;
+      }
+      const stored = max(0n, min(segment.address + segment.fileSize, to) - from);
+      vma.stored += stored;
+      vma.packed += stored;
+    }
+    const rest = vma.end - vma.start - vma.stored;
+    if (vma.absence === 'zero') vma.zero = rest;
+    else if (vma.absence === 'file') vma.fromFile = rest;
+    else vma.absent = rest;
+  }
+}
+
+/** Bytes in the file for a stretch of the content space; a chunk that serves several areas is divided by length. */
+function packedSizes(image: Image): (offset: bigint, length: bigint) => bigint {
+  const chunks = image.table('chunks');
+  return (offset, length) => {
+    let low = 0;
+    let high = chunks.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (chunks.field(middle, 'content_offset') + BigInt(chunks.field(middle, 'content_size')) <= offset) low = middle + 1;
+      else high = middle;
+    }
+    let total = 0n;
+    for (let index = low; index < chunks.length; index++) {
+      const chunk = chunks.get(index);
+      if (chunk.content_offset >= offset + length) break;
+      const size = BigInt(chunk.content_size);
+      const overlap = min(chunk.content_offset + size, offset + length) - max(chunk.content_offset, offset);
+      if ((chunk.flags & CHUNK_IN_PARENT) === 0 && size > 0n) total += (overlap * BigInt(chunk.stored_size)) / size;
+    }
+    return total;
+  };
+}
+
+function markStacks(vmas: Vma[], image: Image): void {
+  for (const thread of image.threads()) {
+    const vma = findVma(vmas, thread.status.registers.rsp);
+    if (vma) vma.stackOf ??= thread.tid;
+  }
+}
+
+/** The area that covers `address`; `vmas` ascend. */
+export function findVma(vmas: readonly Vma[], address: bigint): Vma | undefined {
+  let low = 0;
+  let high = vmas.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (vmas[middle]!.end <= address) low = middle + 1;
+    else high = middle;
+  }
+  const found = vmas[low];
+  return found && found.start <= address ? found : undefined;
+}

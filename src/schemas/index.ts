@@ -1,0 +1,266 @@
+import { array, boolean, byteCount, hexadecimal, integer, map, nullable, object, oneOf, string, type Schema } from './builder.js';
+
+const warnings = array(string(), 'what is odd about the image, one line each');
+const image = string('path of the core file');
+
+const amounts = {
+  mapped: byteCount('address space'),
+  resident: nullable(byteCount('present in memory or swap at the capture')),
+  stored: byteCount('content in this image'),
+  zero: byteCount('known to be zeros without being stored'),
+  from_file: byteCount('taken from the mapped file'),
+  absent: byteCount('not in the image'),
+  packed: byteCount('bytes that the stored content takes in the file'),
+};
+
+export const show = object({
+  image,
+  size: byteCount(),
+  warnings,
+  format: nullable(string('version of the image format; null for a core file of another writer')),
+  id: nullable(string('UUID')),
+  parent_id: nullable(string('UUID of the image that this one is a delta of')),
+  parent_location: nullable(string()),
+  generation: nullable(integer('0 for a process that was started, n+1 when it was restored from generation n')),
+  flags: array(string('self-contained, left-running, compressed, encrypted, delta')),
+  captured_at: nullable(string('RFC 3339, UTC, nanoseconds')),
+  engine: nullable(string('name and version')),
+  process: object({
+    pid: nullable(integer()),
+    parent_pid: nullable(integer()),
+    name: nullable(string()),
+    command: nullable(array(string())),
+    executable: nullable(string()),
+    cwd: nullable(string()),
+    uid: nullable(integer()),
+    gid: nullable(integer()),
+  }),
+  signal: nullable(
+    object({ number: integer(), name: string(), code: integer(), address: nullable(hexadecimal()), thread: integer('tid that it hit') }),
+  ),
+  host: nullable(
+    object({ hostname: string(), kernel_release: string(), kernel_version: string(), cpu_model: string(), boot_id: string() }),
+  ),
+  threads: object({
+    count: integer(),
+    names: array(object({ name: nullable(string()), count: integer() })),
+    system_calls: array(object({ name: nullable(string('null: in user code')), count: integer() })),
+  }),
+  memory: object({ ...amounts, areas: integer(), by_kind: array(object({ kind: string(), areas: integer(), ...amounts })) }),
+  content: nullable(
+    object({
+      size: byteCount('length of the content space'),
+      chunks: integer(),
+      packed: byteCount('bytes that the chunks take in the file'),
+      codecs: array(string('plain, lz4, zstd')),
+      encrypted: boolean(),
+      in_parent: integer('chunks whose content is in the parent'),
+    }),
+  ),
+  descriptors: nullable(object({ count: integer(), by_kind: array(object({ kind: string(), count: integer() })) })),
+  files: array(
+    object({ path: string(), size: nullable(byteCount()), build_id: nullable(string()), deleted: nullable(boolean()) }),
+    'files that memory areas map',
+  ),
+  needs: nullable(
+    object({
+      machine: string(),
+      page_size: integer('bytes'),
+      xstate_features: array(string('register sets that the threads use')),
+      xstate_size: integer('bytes'),
+      cpu_features: array(string('what the CPU of the capture had')),
+      files: integer('files that must be there unchanged'),
+    }),
+  ),
+});
+
+const frame = object({
+  pc: hexadecimal(),
+  module: nullable(string('path of the mapped file')),
+  module_offset: nullable(hexadecimal('of the address in the file')),
+  symbol: nullable(string()),
+  symbol_offset: nullable(integer('bytes')),
+});
+
+export const threads = object({
+  image,
+  warnings,
+  threads: array(
+    object({
+      tid: integer(),
+      name: nullable(string()),
+      leader: boolean(),
+      state: nullable(string('letter as in /proc/PID/stat')),
+      system_call: nullable(string('the call that the thread was in')),
+      location: frame,
+      stack_pointer: hexadecimal(),
+      signal: nullable(string('the signal that hit this thread')),
+      signal_mask: array(string('blocked signals')),
+      pending_signals: array(string()),
+      fs_base: hexadecimal(),
+      gs_base: hexadecimal(),
+      nice: nullable(integer()),
+      scheduling_policy: nullable(string()),
+      registers: nullable(
+        object({
+          general: map(hexadecimal()),
+          mxcsr: nullable(hexadecimal()),
+          control_word: nullable(hexadecimal()),
+          status_word: nullable(hexadecimal()),
+          tag_word: nullable(hexadecimal()),
+          xcr0: nullable(array(string())),
+          in_use: nullable(array(string('components that are not in their initial state'))),
+          vectors: map(string('hexadecimal, most significant byte first')),
+          st: map(string('80 bits, hexadecimal, most significant byte first')),
+          opmask: map(hexadecimal()),
+          pkru: nullable(hexadecimal()),
+        }),
+      ),
+    }),
+  ),
+});
+
+export const maps = object({
+  image,
+  warnings,
+  total: object({ areas: integer(), ...amounts }),
+  maps: array(
+    object({
+      start: hexadecimal(),
+      end: hexadecimal(),
+      protection: string('as in /proc/PID/maps; the fourth letter is missing where sharing is not known'),
+      kind: string(),
+      flags: array(string()),
+      offset: hexadecimal('in the mapped file or object'),
+      name: string('path of the file, [heap], name of the memory file; empty for nameless memory'),
+      build_id: nullable(string()),
+      stack_of: nullable(integer('tid of a thread whose stack pointer is here')),
+      ...amounts,
+    }),
+  ),
+});
+
+export const fds = object({
+  image,
+  warnings,
+  descriptors: array(
+    object({
+      fd: integer(),
+      kind: string(),
+      close_on_exec: boolean(),
+      access: oneOf('read', 'write', 'read-write', 'path'),
+      status_flags: array(string('O_…')),
+      offset: nullable(byteCount()),
+      path: string('as /proc/PID/fd shows it'),
+      description: integer('descriptors with the same number share one open file description'),
+      shared_with: array(integer('other descriptors of the same description')),
+      detail: map({ json: {} } as Schema<unknown>),
+    }),
+  ),
+});
+
+export const validate = object({
+  image,
+  valid: boolean(),
+  checked: object({ segments: integer(), notes: integer(), records: integer(), chunks: integer(), content: byteCount() }),
+  findings: array(
+    object({
+      check: string('which rule'),
+      problem: string(),
+      offset: nullable(hexadecimal('in the file')),
+      address: nullable(hexadecimal('of the process')),
+      mend: string(),
+    }),
+  ),
+});
+
+export const env = object({ image, warnings, environment: array(object({ name: string(), value: string() })) });
+
+export const auxv = object({
+  image,
+  warnings,
+  auxv: array(object({ type: integer(), name: string(), value: hexadecimal(), text: nullable(string()) })),
+});
+
+export const signals = object({
+  image,
+  warnings,
+  actions: array(
+    object({
+      signal: integer(),
+      name: string(),
+      disposition: oneOf('default', 'ignore', 'handler'),
+      handler: nullable(frame),
+      flags: array(string('SA_…')),
+      mask: array(string()),
+    }),
+    'dispositions that are not the default',
+  ),
+  pending: array(
+    object({ signal: integer(), name: string(), code: integer(), tid: nullable(integer('null: sent to the process')), value: nullable(hexadecimal()) }),
+  ),
+});
+
+export const notes = object({
+  image,
+  warnings,
+  notes: array(
+    object({
+      owner: string(),
+      type: hexadecimal(),
+      name: nullable(string()),
+      offset: hexadecimal('of the descriptor in the file'),
+      size: byteCount('of the descriptor'),
+      records: nullable(integer('in a note of this project')),
+    }),
+  ),
+});
+
+export const ps = object({
+  processes: array(
+    object({
+      pid: integer(),
+      command: array(string()),
+      name: string(),
+      threads: integer('without the engine\'s own'),
+      resident: byteCount(),
+      user: string(),
+    }),
+  ),
+});
+
+export const engines = object({
+  engines: array(object({ name: string(), usable: boolean(), description: string(), reason: nullable(string('why it cannot be used')) })),
+});
+
+export const doctor = object({
+  able: boolean('whether processes can be checkpointed and restored here'),
+  checks: array(
+    object({
+      name: string(),
+      status: oneOf('ok', 'limited', 'unable'),
+      found: string(),
+      consequence: nullable(string()),
+      mend: nullable(string()),
+    }),
+  ),
+});
+
+export const checkpoint = object({ image, bytes: byteCount(), generation: integer() });
+
+/** Of every command with --json. */
+export const schemas: Record<string, Schema<unknown>> = {
+  show,
+  threads,
+  maps,
+  fds,
+  validate,
+  env,
+  auxv,
+  signals,
+  notes,
+  ps,
+  engines,
+  doctor,
+  checkpoint,
+};
