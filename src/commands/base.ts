@@ -49,7 +49,10 @@ export abstract class WarpCommand extends Command {
   }
 }
 
-export const jsonFlag = Flags.boolean({ description: 'Print one JSON document; see `warp-tool schema` for its shape.', helpGroup: 'GLOBAL' });
+export const jsonFlag = Flags.boolean({
+  description: 'Print one JSON document; see `warp-tool schema` for its shape.',
+  helpGroup: 'GLOBAL',
+});
 
 /** A command whose result is a document: printed as JSON with --json, else as text for people. */
 export abstract class DocumentCommand extends WarpCommand {

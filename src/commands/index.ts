@@ -1,6 +1,25 @@
 import type { Command } from '@oclif/core';
+import Auxv from './auxv.js';
+import Env from './env.js';
+import Fds from './fds.js';
+import Help from './help.js';
 import Maps from './maps.js';
+import Notes from './notes.js';
+import Schema from './schema.js';
+import Show from './show.js';
+import Signals from './signals.js';
+import Threads from './threads.js';
 
+/** Every command by name: oclif's explicit strategy reads this (package.json, oclif.commands). */
 export const COMMANDS: Record<string, Command.Class> = {
-  maps: Maps as unknown as Command.Class,
+  auxv: Auxv,
+  env: Env,
+  fds: Fds,
+  help: Help,
+  maps: Maps,
+  notes: Notes,
+  schema: Schema,
+  show: Show,
+  signals: Signals,
+  threads: Threads,
 };

@@ -38,7 +38,8 @@ export default class Maps extends ImageCommand {
   private *render({ maps: rows, total }: Document): Generator<string> {
     const { style } = this;
     const packed = rows.some((row) => row.packed !== row.stored);
-    const known = <K extends 'resident' | 'zero' | 'from_file' | 'absent'>(key: K): boolean => rows.some((row) => row[key] !== null && row[key] !== 0);
+    const known = <K extends 'resident' | 'zero' | 'from_file' | 'absent'>(key: K): boolean =>
+      rows.some((row) => row[key] !== null && row[key] !== 0);
     const dim = (text: string): string => style.dim(text);
     const size = (title: string, key: 'mapped' | 'resident' | 'stored' | 'zero' | 'from_file' | 'absent' | 'packed'): Column<Row> => ({
       title,

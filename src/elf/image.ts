@@ -73,10 +73,20 @@ export class Image {
     try {
       const header = await readHeader(source);
       if (header.type !== ET_CORE) {
-        throw new ImageError(source.name, 16n, `this ELF file is of type ${header.typeName}, not a core file`, 'give a core file or an image directory');
+        throw new ImageError(
+          source.name,
+          16n,
+          `this ELF file is of type ${header.typeName}, not a core file`,
+          'give a core file or an image directory',
+        );
       }
       if (header.machine !== EM_X86_64) {
-        throw new ImageError(source.name, 18n, `the image is of machine ${header.machineName}`, 'this version reads images of x86-64 processes');
+        throw new ImageError(
+          source.name,
+          18n,
+          `the image is of machine ${header.machineName}`,
+          'this version reads images of x86-64 processes',
+        );
       }
       const anchor = await readAnchor(source, header);
       const segments = await readSegments(source, header);
@@ -115,7 +125,12 @@ export class Image {
     if (!this.ours) return null;
     const table = this.table(name);
     if (table.length === 0) {
-      throw new ImageError(this.source.name, undefined, `the note ${name} is missing or empty`, 'the metadata is damaged: take a new checkpoint');
+      throw new ImageError(
+        this.source.name,
+        undefined,
+        `the note ${name} is missing or empty`,
+        'the metadata is damaged: take a new checkpoint',
+      );
     }
     return table.get(0) as NoteRecord<N>;
   }
@@ -141,7 +156,14 @@ export class Image {
         const status = decodeKernelNote('prstatus', note, this.source.name);
         const record = threads.length < records.length ? records.get(threads.length) : null;
         const leader = record ? (record.flags & 1) !== 0 : false;
-        threads.push({ tid: record?.tid ?? status.tid, leader, name: record ? record.name.toString() : null, status, record, notes: [note] });
+        threads.push({
+          tid: record?.tid ?? status.tid,
+          leader,
+          name: record ? record.name.toString() : null,
+          status,
+          record,
+          notes: [note],
+        });
       } else if (note.owner !== NOTE_OWNER && key !== 'prpsinfo' && key !== 'auxv' && key !== 'file') {
         threads.at(-1)?.notes.push(note);
       }
@@ -192,9 +214,13 @@ export class Image {
     if (!this.anchor) return;
     const { format_major: major, format_minor: minor, file_size: expected } = this.anchor;
     if (major !== FORMAT_MAJOR) {
-      this.warnings.push(`format version ${major}.${minor} is not known to this version of warp-tool; only what every core file tells is shown`);
+      this.warnings.push(
+        `format version ${major}.${minor} is not known to this version of warp-tool; only what every core file tells is shown`,
+      );
     } else if (minor > FORMAT_MINOR) {
-      this.warnings.push(`format version ${major}.${minor} is newer than ${FORMAT_MAJOR}.${FORMAT_MINOR}; parts that are new in it are not shown`);
+      this.warnings.push(
+        `format version ${major}.${minor} is newer than ${FORMAT_MAJOR}.${FORMAT_MINOR}; parts that are new in it are not shown`,
+      );
     }
     if (expected > this.source.size) {
       this.warnings.push(`the file has ${this.source.size} of ${expected} bytes: it is truncated and cannot be restored; copy it again`);

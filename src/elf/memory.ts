@@ -60,7 +60,9 @@ export class Memory {
       } else if (this.zeroFilled(at)) {
         done += Number(min(want, segment.memorySize - inside));
       } else {
-        throw new Failure(`${this.source.name}: memory at ${hex(at)} is not stored in this image; its file has it, or the writer left it out`);
+        throw new Failure(
+          `${this.source.name}: memory at ${hex(at)} is not stored in this image; its file has it, or the writer left it out`,
+        );
       }
     }
     return result;
@@ -69,7 +71,7 @@ export class Memory {
   /** Bytes from `address` up to a NUL, at most `limit`. */
   async readString(address: bigint, limit = 4096): Promise<string> {
     const pieces: Buffer[] = [];
-    for (let done = 0; done < limit; ) {
+    for (let done = 0; done < limit;) {
       // Up to the next page boundary: what is behind it may be missing.
       const step = Math.min(limit - done, 4096 - Number((address + BigInt(done)) & 4095n));
       const piece = await this.read(address + BigInt(done), step);
@@ -78,7 +80,12 @@ export class Memory {
       if (end >= 0) return Buffer.concat(pieces).toString();
       done += step;
     }
-    throw new ImageError(this.source.name, undefined, `the string at ${hex(address)} is longer than ${limit} bytes`, 'the memory is damaged');
+    throw new ImageError(
+      this.source.name,
+      undefined,
+      `the string at ${hex(address)} is longer than ${limit} bytes`,
+      'the memory is damaged',
+    );
   }
 }
 

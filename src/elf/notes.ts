@@ -20,7 +20,12 @@ export async function readNotes(source: ByteSource, segments: readonly Segment[]
   for (const segment of segments) {
     if (segment.type !== PT_NOTE) continue;
     if (segment.fileSize > LARGEST_NOTE_SEGMENT) {
-      throw new ImageError(source.name, segment.offset, `a note segment of ${segment.fileSize} bytes is too large`, 'the segment table is damaged');
+      throw new ImageError(
+        source.name,
+        segment.offset,
+        `a note segment of ${segment.fileSize} bytes is too large`,
+        'the segment table is damaged',
+      );
     }
     const content = await source.read(segment.offset, Number(segment.fileSize));
     for (const note of parseNotes(content, segment, source.name)) notes.push(note);
@@ -32,7 +37,7 @@ function* parseNotes(content: Buffer, segment: Segment, file: string): Generator
   // p_align 8 is the gABI's layout with 8-byte steps, all else the 4-byte steps that everybody really writes.
   const align = segment.align === 8n ? 8 : 4;
   const up = (value: number): number => Math.ceil(value / align) * align;
-  for (let at = 0; at + 12 <= content.length; ) {
+  for (let at = 0; at + 12 <= content.length;) {
     const nameSize = content.readUInt32LE(at);
     const size = content.readUInt32LE(at + 4);
     const type = content.readUInt32LE(at + 8);

@@ -245,6 +245,42 @@ export const projectNotes = {
       data: 'u64',
     },
   },
+  eventfds: {
+    type: 0x5741520d,
+    fields: {
+      count: 'u64',
+      semaphore: 'u32',
+      reserved: 'u32',
+    },
+  },
+  timerfds: {
+    type: 0x5741520e,
+    fields: {
+      clock: 'u32',
+      settime_flags: 'u32',
+      ticks: 'u64',
+      value_ns: 'u64',
+      interval_ns: 'u64',
+    },
+  },
+  signalfds: {
+    type: 0x5741520f,
+    fields: {
+      mask: 'u64',
+    },
+  },
+  inotify_watches: {
+    type: 0x57415210,
+    fields: {
+      description: 'u32',
+      watch: 'u32',
+      mask: 'u32',
+      reserved: 'u32',
+      device: 'u64',
+      inode: 'u64',
+      path: 'slice',
+    },
+  },
   locks: {
     type: 0x57415211,
     fields: {

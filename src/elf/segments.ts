@@ -72,7 +72,11 @@ export async function readHeader(source: ByteSource): Promise<ElfHeader> {
     phnum = (await source.read(shoff, SECTION_SIZE)).readUInt32LE(44);
   }
   if (phoff + BigInt(phnum) * BigInt(ENTRY_SIZE) > source.size) {
-    fail(phoff, `the table of ${phnum} program headers reaches behind the file's end (${source.size})`, 'the file is truncated: copy it again');
+    fail(
+      phoff,
+      `the table of ${phnum} program headers reaches behind the file's end (${source.size})`,
+      'the file is truncated: copy it again',
+    );
   }
   const named = elfy.parse(forElfy(raw, Buffer.alloc(0)));
   return {

@@ -5,7 +5,13 @@ import { promisify } from 'node:util';
 import { Failure, ImageError, systemErrorReason } from '../failure.js';
 
 // FileHandle.read of Node.js 20 silently takes a bigint position for "here"; fs.read does not.
-const pread = promisify(read);
+const pread = promisify(read) as (
+  fd: number,
+  buffer: Buffer,
+  at: number,
+  length: number,
+  position: bigint,
+) => Promise<{ bytesRead: number }>;
 
 /** Where an image's bytes come from. Offsets are bytes from the image's start and may pass 4 GiB and 2^53. */
 export interface ByteSource {
@@ -55,7 +61,12 @@ export class FileSource implements ByteSource {
     while (done < length) {
       const { bytesRead } = await pread(this.handle.fd, buffer, done, length - done, offset + BigInt(done));
       if (bytesRead === 0) {
-        throw new ImageError(this.name, offset + BigInt(done), 'the file became shorter while it was read', 'let its writer finish, then try again');
+        throw new ImageError(
+          this.name,
+          offset + BigInt(done),
+          'the file became shorter while it was read',
+          'let its writer finish, then try again',
+        );
       }
       done += bytesRead;
     }
@@ -80,7 +91,12 @@ export class BufferSource implements ByteSource {
 
   async read(offset: bigint, length: number): Promise<Buffer> {
     if (offset < 0n || offset + BigInt(length) > this.size) {
-      throw new ImageError(this.name, offset, `${length} bytes are needed, but the file ends at ${this.size}`, 'the file is truncated or damaged');
+      throw new ImageError(
+        this.name,
+        offset,
+        `${length} bytes are needed, but the file ends at ${this.size}`,
+        'the file is truncated or damaged',
+      );
     }
     return this.content.subarray(Number(offset), Number(offset) + length);
   }
@@ -92,7 +108,9 @@ export class BufferSource implements ByteSource {
 export async function resolveImage(argument: string): Promise<string> {
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(argument);
   if (scheme) {
-    throw new Failure(`${argument}: images in object storage (${scheme[1]}://) cannot be read by this version; copy the image to a local file first`);
+    throw new Failure(
+      `${argument}: images in object storage (${scheme[1]}://) cannot be read by this version; copy the image to a local file first`,
+    );
   }
   let isDirectory: boolean;
   try {

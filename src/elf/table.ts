@@ -1,5 +1,14 @@
 import { ImageError } from '../failure.js';
-import { layoutOf, shapeOf, TABLE_HEADER_SIZE, type FieldPlace, type Fields, type FieldType, type FieldValue, type RecordOf } from './schema.js';
+import {
+  layoutOf,
+  shapeOf,
+  TABLE_HEADER_SIZE,
+  type FieldPlace,
+  type Fields,
+  type FieldType,
+  type FieldValue,
+  type RecordOf,
+} from './schema.js';
 
 /** Reads one record's fields at `base`; `heap` resolves slices. Fields behind `size` bytes are zero: an older writer did not know them. */
 function readField(raw: Buffer, at: number, type: FieldType, heap: (offset: number, length: number) => Buffer): unknown {
@@ -33,7 +42,9 @@ function readField(raw: Buffer, at: number, type: FieldType, heap: (offset: numb
 /** Decodes one record without slices, such as the anchor. */
 export function decodeRecord<F extends Fields>(fields: F, raw: Buffer): RecordOf<F> {
   const noHeap = (): Buffer => Buffer.alloc(0);
-  return Object.fromEntries(layoutOf(fields).places.map(({ name, type, offset }) => [name, readField(raw, offset, type, noHeap)])) as RecordOf<F>;
+  return Object.fromEntries(
+    layoutOf(fields).places.map(({ name, type, offset }) => [name, readField(raw, offset, type, noHeap)]),
+  ) as RecordOf<F>;
 }
 
 /**
@@ -58,7 +69,12 @@ export class Table<F extends Fields> implements Iterable<RecordOf<F>> {
     private readonly offset: bigint,
   ) {
     const fail = (problem: string): never => {
-      throw new ImageError(file, offset, `note ${name}: ${problem}`, 'the metadata is damaged: copy the image again or take a new checkpoint');
+      throw new ImageError(
+        file,
+        offset,
+        `note ${name}: ${problem}`,
+        'the metadata is damaged: copy the image again or take a new checkpoint',
+      );
     };
     if (payload.length < TABLE_HEADER_SIZE) fail(`${payload.length} bytes cannot hold a table header of ${TABLE_HEADER_SIZE}`);
     const recordSize = payload.readUInt32LE(0);
@@ -97,7 +113,12 @@ export class Table<F extends Fields> implements Iterable<RecordOf<F>> {
 
   private rawRecord(index: number): Buffer {
     if (index < 0 || index >= this.length) {
-      throw new ImageError(this.file, this.offset, `note ${this.name} has ${this.length} records, not a record ${index}`, 'the metadata is damaged');
+      throw new ImageError(
+        this.file,
+        this.offset,
+        `note ${this.name} has ${this.length} records, not a record ${index}`,
+        'the metadata is damaged',
+      );
     }
     const raw = this.records.subarray(index * this.recordSize, (index + 1) * this.recordSize);
     if (this.recordSize >= this.knownSize) return raw;

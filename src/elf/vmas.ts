@@ -10,8 +10,8 @@ export interface Vma {
   /** In the mapped file or object, bytes. */
   offset: bigint;
   kind: string;
-  /** Bits: 1 read, 2 write, 4 execute. */
-  protection: number;
+  /** Bits: 1 read, 2 write, 4 execute. Null where the image does not tell (areas that a foreign core only names). */
+  protection: number | null;
   /** Null where the image does not tell (foreign core files). */
   shared: boolean | null;
   flags: string[];
@@ -40,6 +40,7 @@ export interface Vma {
 
 export function protectionText(vma: Pick<Vma, 'protection' | 'shared'>): string {
   const { protection, shared } = vma;
+  if (protection === null) return '???';
   const sharing = shared === null ? '' : shared ? 's' : 'p';
   return `${protection & 1 ? 'r' : '-'}${protection & 2 ? 'w' : '-'}${protection & 4 ? 'x' : '-'}${sharing}`;
 }
@@ -85,7 +86,7 @@ function foreignAreas(image: Image): Area[] {
   const inside = (address: bigint | null | undefined, segment: Segment): boolean =>
     address !== null && address !== undefined && address >= segment.address && address < segment.address + segment.memorySize;
   let next = 0;
-  return image.memory.segments.map((segment) => {
+  const areas: Area[] = image.memory.segments.map((segment) => {
     while (next < files.length && files[next]!.end <= segment.address) next++;
     const file = files[next] && files[next]!.start <= segment.address ? files[next] : undefined;
     let kind = file ? 'file' : 'anonymous';
@@ -94,22 +95,26 @@ function foreignAreas(image: Image): Area[] {
     else if (segment.address >= 0xffff_8000_0000_0000n) [kind, name] = ['vsyscall', '[vsyscall]'];
     else if (!file && inside(stackPointer, segment)) [kind, name] = ['stack', '[stack]'];
     return {
+      ...NOTHING_KNOWN,
       start: segment.address,
       end: segment.address + segment.memorySize,
       offset: file ? file.offset + (segment.address - file.start) : 0n,
       kind,
       protection: (segment.readable ? 1 : 0) | (segment.writable ? 2 : 0) | (segment.executable ? 4 : 0),
-      shared: null,
-      flags: [],
       name,
-      file: null,
-      object: null,
-      resident: null,
       // The kernel leaves out what a file has, and what coredump_filter or MADV_DONTDUMP excludes.
       absence: kind === 'file' ? 'file' : 'unknown',
     };
   });
+  // gcore gives unmodified file memory no segment at all; NT_FILE still names it.
+  const unlisted = files.filter((file) => image.memory.segmentAt(file.start) === undefined);
+  for (const { start, end, offset, path } of unlisted) {
+    areas.push({ ...NOTHING_KNOWN, start, end, offset, kind: 'file', protection: null, name: path, absence: 'file' });
+  }
+  return unlisted.length > 0 ? areas.toSorted((a, b) => (a.start < b.start ? -1 : 1)) : areas;
 }
+
+const NOTHING_KNOWN = { shared: null, flags: [], file: null, object: null, resident: null };
 
 function addContent(vmas: Vma[], image: Image): void {
   const segments = image.memory.segments;

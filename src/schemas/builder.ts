@@ -19,7 +19,13 @@ export const hexadecimal = (description?: string): Schema<string> =>
   make({ type: 'string', pattern: '^0x[0-9a-f]+$', ...(description && { description }) });
 /** A size or offset in bytes: a number, or a decimal string past 2^53. */
 export const byteCount = (description?: string): Schema<number | string> =>
-  make({ anyOf: [{ type: 'integer', minimum: 0 }, { type: 'string', pattern: '^[0-9]+$' }], ...(description && { description }) });
+  make({
+    anyOf: [
+      { type: 'integer', minimum: 0 },
+      { type: 'string', pattern: '^[0-9]+$' },
+    ],
+    ...(description && { description }),
+  });
 export const nullable = <T>(schema: Schema<T>): Schema<T | null> => make({ anyOf: [schema.json, { type: 'null' }] });
 export const array = <T>(items: Schema<T>, description?: string): Schema<T[]> =>
   make({ type: 'array', items: items.json, ...(description && { description }) });

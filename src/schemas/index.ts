@@ -197,7 +197,13 @@ export const signals = object({
     'dispositions that are not the default',
   ),
   pending: array(
-    object({ signal: integer(), name: string(), code: integer(), tid: nullable(integer('null: sent to the process')), value: nullable(hexadecimal()) }),
+    object({
+      signal: integer(),
+      name: string(),
+      code: integer(),
+      tid: nullable(integer('null: sent to the process')),
+      value: nullable(hexadecimal()),
+    }),
   ),
 });
 
@@ -222,7 +228,7 @@ export const ps = object({
       pid: integer(),
       command: array(string()),
       name: string(),
-      threads: integer('without the engine\'s own'),
+      threads: integer("without the engine's own"),
       resident: byteCount(),
       user: string(),
     }),

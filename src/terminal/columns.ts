@@ -11,7 +11,11 @@ export interface Column<Row> {
  * Lines of a table whose length is not bounded. Widths come from one pass over the cells, then lines are made one at a time: time and memory
  * are linear in the number of rows. The last column is never padded, so that it may be long.
  */
-export function* columns<Row>(rows: readonly Row[], layout: readonly Column<Row>[], headerStyle: (text: string) => string): Generator<string> {
+export function* columns<Row>(
+  rows: readonly Row[],
+  layout: readonly Column<Row>[],
+  headerStyle: (text: string) => string,
+): Generator<string> {
   const widths = layout.map((column) => displayWidth(column.title));
   for (const row of rows) {
     for (const [index, column] of layout.entries()) widths[index] = Math.max(widths[index]!, displayWidth(column.cell(row)));

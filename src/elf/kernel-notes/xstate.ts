@@ -96,9 +96,7 @@ export const xstate: KernelNote<Xstate> = {
       legacy,
       ymm,
       opmask: avx512 ? pieces(part(5, layout.opmask, 64), 8).map((register) => register.readBigUInt64LE()) : null,
-      zmm: avx512
-        ? [...ymm.map((low, index) => Buffer.concat([low, upper[index]!])), ...pieces(part(7, layout.hi16Zmm, 1024), 64)]
-        : null,
+      zmm: avx512 ? [...ymm.map((low, index) => Buffer.concat([low, upper[index]!])), ...pieces(part(7, layout.hi16Zmm, 1024), 64)] : null,
       pkru: enabled(9) ? part(9, layout.pkru, 4).readUInt32LE() : null,
     };
   },

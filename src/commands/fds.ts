@@ -1,0 +1,171 @@
+import type { Image } from '../elf/image.js';
+import { descriptorsOf } from '../elf/descriptors.js';
+import { Failure } from '../failure.js';
+import { fds } from '../schemas/index.js';
+import type { Static } from '../schemas/builder.js';
+import { columns } from '../terminal/columns.js';
+import { bytes, count, duration, printable } from '../terminal/format.js';
+import { ImageCommand, imageArgument } from './base.js';
+
+type Document = Static<typeof fds>;
+type Row = Document['descriptors'][number];
+
+export default class Fds extends ImageCommand {
+  static override summary = 'Show every file descriptor: kind, flags, offset, peers, unread data, watches.';
+  static override args = { image: imageArgument };
+
+  async run(): Promise<Document> {
+    const { args, flags } = await this.parse(Fds);
+    return this.inspect(args.image, flags.json ?? false, collectFds, (document) =>
+      columns(
+        document.descriptors,
+        [
+          { title: 'fd', align: 'right', cell: (row) => String(row.fd) },
+          { title: 'kind', cell: (row) => row.kind, style: (text) => this.style.cyan(text) },
+          { title: 'access', cell: (row) => ({ read: 'r', write: 'w', 'read-write': 'rw', path: 'path' })[row.access] },
+          { title: 'offset', align: 'right', cell: (row) => (row.offset === null ? '-' : String(row.offset)) },
+          { title: 'flags', cell: (row) => flagsText(row) },
+          { title: 'what', cell: (row) => printable(describe(row)) },
+        ],
+        (text) => this.style.bold(text),
+      ),
+    );
+  }
+}
+
+function flagsText(row: Row): string {
+  return (
+    [...(row.close_on_exec ? ['cloexec'] : []), ...row.status_flags.map((flag) => flag.replace(/^O_/, '').toLowerCase())].join(' ') || '-'
+  );
+}
+
+interface Detail {
+  size: string;
+  stream: string;
+  unread: number;
+  capacity: number;
+  ends: number[];
+  no_reader: boolean;
+  no_writer: boolean;
+  family: string;
+  type: string;
+  state: string;
+  local: string;
+  remote: string;
+  backlog: number;
+  peer: number[];
+  count: string;
+  semaphore: boolean;
+  clock: string;
+  left_ns: string;
+  interval_ns: string;
+  signals: string[];
+  watches: { fd: number; events: string[]; path: string }[];
+  object: string;
+  name: string;
+  locks: { kind: string; exclusive: boolean }[];
+}
+
+/** What a person wants to know of a descriptor, in one line. */
+function describe(row: Row): string {
+  const detail = row.detail as Partial<Detail>;
+  const parts: string[] = [];
+  const unread = (): void => {
+    if (detail.unread) parts.push(`${bytes(detail.unread)} unread`);
+  };
+  switch (row.kind) {
+    case 'caller':
+      parts.push(`${detail.stream} of whoever restores`);
+      break;
+    case 'file':
+      parts.push(row.path, bytes(detail.size ?? 0));
+      break;
+    case 'pipe':
+    case 'fifo':
+      parts.push(row.path);
+      if (detail.ends?.length) parts.push(`other end ${fdList(detail.ends)}`);
+      if (detail.no_reader) parts.push('nobody reads');
+      if (detail.no_writer) parts.push('nobody writes');
+      unread();
+      break;
+    case 'socket':
+      parts.push(`${protocolName(detail)} ${detail.state}`);
+      if (detail.local) parts.push(detail.local);
+      if (detail.remote) parts.push(`to ${detail.remote}`);
+      if (detail.peer?.length) parts.push(`peer ${fdList(detail.peer)}`);
+      if (detail.state === 'listening') parts.push(`backlog ${detail.backlog}`);
+      unread();
+      break;
+    case 'eventfd':
+      parts.push(`count ${detail.count}${detail.semaphore ? ', semaphore' : ''}`);
+      break;
+    case 'timerfd':
+      parts.push(`${detail.clock}, ${detail.left_ns === '0' ? 'disarmed' : `due in ${duration(Number(detail.left_ns) / 1e6)}`}`);
+      if (detail.interval_ns !== '0') parts.push(`every ${duration(Number(detail.interval_ns) / 1e6)}`);
+      break;
+    case 'signalfd':
+      parts.push((detail.signals ?? []).join(' '));
+      break;
+    case 'epoll':
+      parts.push(`watches ${(detail.watches ?? []).map((watch) => `${watch.fd}(${watch.events.join('|')})`).join(' ') || 'nothing'}`);
+      break;
+    case 'inotify':
+      parts.push(`watches ${(detail.watches ?? []).map((watch) => watch.path).join(' ') || 'nothing'}`);
+      break;
+    case 'object':
+      parts.push(`${detail.object} ${detail.name}`, bytes(detail.size ?? 0));
+      break;
+    default:
+      parts.push(row.path);
+  }
+  for (const lock of detail.locks ?? []) parts.push(`${lock.exclusive ? 'exclusive' : 'shared'} ${lock.kind} lock`);
+  if (row.shared_with.length > 0) parts.push(`same as ${fdList(row.shared_with)}`);
+  return parts.filter((part) => part !== '').join(', ');
+}
+
+function fdList(list: readonly number[]): string {
+  return `${list.length === 1 ? 'fd' : 'fds'} ${list.join(' ')}`;
+}
+
+function protocolName({ family, type }: Partial<Detail>): string {
+  if (family === 'ipv4' || family === 'ipv6') {
+    const name = { stream: 'tcp', datagram: 'udp' }[type ?? ''] ?? type;
+    return family === 'ipv6' ? `${name}6` : `${name}`;
+  }
+  return `${family} ${type}`;
+}
+
+function collectFds(image: Image): Document {
+  if (!image.ours) {
+    throw new Failure(`${image.source.name}: a core file of another writer does not hold file descriptors; only images of warp-tool do`);
+  }
+  return {
+    image: image.source.name,
+    warnings: image.warnings,
+    descriptors: descriptorsOf(image).map((one) => ({
+      fd: one.fd,
+      kind: one.kind,
+      close_on_exec: one.closeOnExec,
+      access: one.access,
+      status_flags: one.statusFlags,
+      offset: one.offset === null ? null : Number(one.offset),
+      path: one.path,
+      description: one.description,
+      shared_with: one.sharedWith,
+      detail: one.detail,
+    })),
+  };
+}
+
+/** `3 files, 1 socket` for a summary. */
+export function kindsText(kinds: readonly { kind: string; count: number }[]): string {
+  return kinds
+    .map((one) => (one.kind === 'caller' ? count(one.count, 'standard stream') : count(one.count, one.kind, plural(one.kind))))
+    .join(', ');
+}
+
+function plural(kind: string): string {
+  if (kind === 'directory') return 'directories';
+  if (kind.endsWith('fd') || kind === 'epoll' || kind === 'inotify') return kind;
+  return `${kind}s`;
+}

@@ -1,0 +1,319 @@
+import { cpuFeatureNames } from '../elf/cpu-features.js';
+import { argumentsOf } from '../elf/environment.js';
+import type { Image } from '../elf/image.js';
+import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
+import { Modules } from '../elf/modules.js';
+import { bitNames, CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT, nameOf, names } from '../elf/schema.js';
+import { signalName } from '../elf/signals.js';
+import { show } from '../schemas/index.js';
+import { byteCountOf, type Static } from '../schemas/builder.js';
+import { columns, type Column } from '../terminal/columns.js';
+import { bytes, count, duration, printable } from '../terminal/format.js';
+import { ImageCommand, imageArgument } from './base.js';
+import { kindsText } from './fds.js';
+import { amountsOf } from './maps.js';
+import { systemCallOf } from './threads.js';
+
+type Document = Static<typeof show>;
+type KindRow = Document['memory']['by_kind'][number];
+
+const LABEL_WIDTH = 13;
+
+export default class Show extends ImageCommand {
+  static override summary = 'Show what an image is: the process, when and where it was captured, memory, files, what it needs of a host.';
+  static override examples = ['<%= config.bin %> show /tmp/image', '<%= config.bin %> show core.1234 --json'];
+  static override args = { image: imageArgument };
+
+  async run(): Promise<Document> {
+    const { args, flags } = await this.parse(Show);
+    return this.inspect(args.image, flags.json ?? false, collectShow, (document) => this.render(document));
+  }
+
+  private *render(document: Document): Generator<string> {
+    const { style } = this;
+    const row = (label: string, text: string): string => `${style.cyan(label.padEnd(LABEL_WIDTH))}${text}`;
+    const dim = (text: string): string => style.dim(text);
+    const { process, host, signal, threads, content, needs } = document;
+
+    const kind = document.format === null ? 'ELF core file of another writer' : `warp-tool image, format ${document.format}`;
+    yield `${style.bold(printable(document.image))}  ${dim(`${kind}, ${bytes(document.size)}`)}`;
+    yield '';
+    const command = process.command?.map(quoted).join(' ') ?? null;
+    yield row(
+      'process',
+      `${style.bold(process.name ? printable(process.name) : '?')} ${process.pid === null ? '' : `pid ${process.pid}`}`.trimEnd(),
+    );
+    if (command !== null) yield row('command', shorten(command, 300));
+    if (process.executable !== null) yield row('executable', printable(process.executable));
+    if (process.cwd !== null) yield row('directory', printable(process.cwd));
+    if (process.uid !== null) yield row('identity', `uid ${process.uid}, gid ${process.gid}`);
+    if (signal) {
+      const at = signal.address === null ? '' : ` at ${signal.address}`;
+      yield row('died of', style.red(`${signal.name}${at}`) + dim(` (code ${signal.code}, thread ${signal.thread})`));
+    }
+    if (document.captured_at !== null) {
+      const age = Date.now() - Date.parse(document.captured_at);
+      const when = `${document.captured_at.slice(0, 19).replace('T', ' ')} UTC`;
+      const fate = document.flags.includes('left-running') ? 'left running' : 'ended after the capture';
+      yield row('captured', `${when}${age >= 0 ? dim(` (${duration(age)} ago)`) : ''}, ${fate}`);
+      yield row('image', `${document.id}, generation ${document.generation}${flagText(document.flags)}`);
+      if (document.parent_id !== null) yield row('parent', `${document.parent_id} ${printable(document.parent_location ?? '')}`.trimEnd());
+    }
+    if (document.engine !== null) yield row('engine', printable(document.engine));
+    if (host) yield row('host', printable(`${host.hostname}, Linux ${host.kernel_release}, ${host.cpu_model}`));
+
+    const named = threads.names.filter((entry) => entry.name !== null);
+    yield row('threads', `${threads.count}${named.length > 0 ? `  ${tally(named, style.bold)}` : ''}`);
+    const calls = threads.system_calls.map((entry) => ({ name: entry.name ?? 'user code', count: entry.count }));
+    if (calls.length > 0)
+      yield row(
+        '  were in',
+        tally(calls, (text) => text),
+      );
+    if (document.descriptors) yield row('descriptors', `${document.descriptors.count}  ${kindsText(document.descriptors.by_kind)}`);
+
+    yield '';
+    yield* this.memoryTable(document);
+    if (content) {
+      const ratio = Number(content.packed) > 0 ? Number(content.size) / Number(content.packed) : 1;
+      const how = content.codecs.filter((codec) => codec !== 'plain');
+      const packing = how.length > 0 ? `, ${how.join(' and ')} ${bytes(content.packed)} (${ratio.toFixed(2)} to 1)` : ', not compressed';
+      const encryption = content.encrypted ? ', encrypted' : '';
+      const parent = content.in_parent > 0 ? `, ${content.in_parent} in the parent` : '';
+      yield '';
+      yield row('content', `${bytes(content.size)} in ${count(content.chunks, 'chunk')}${packing}${encryption}${parent}`);
+    }
+    yield* this.fileList(document, row);
+    if (needs) {
+      const registers = needs.xstate_features.join(' ');
+      yield row(
+        'needs',
+        `${needs.machine} with ${registers} ${dim(`(${bytes(needs.xstate_size)} of state)`)}, pages of ${bytes(needs.page_size)}`,
+      );
+      if (needs.files > 0) yield row('', `${count(needs.files, 'file')} unchanged; see \`warp-tool maps\``);
+    }
+  }
+
+  private *memoryTable({ memory }: Document): Generator<string> {
+    const { style } = this;
+    const rows: KindRow[] = [...memory.by_kind, { kind: 'all', ...memory }];
+    const packed = rows.some((row) => row.packed !== row.stored);
+    const cell = (title: string, key: 'mapped' | 'resident' | 'stored' | 'packed' | 'zero' | 'from_file' | 'absent'): Column<KindRow>[] =>
+      rows.every((row) => row[key] === null || row[key] === 0)
+        ? []
+        : [{ title, align: 'right', cell: (row) => (row[key] === null ? '?' : row[key] === 0 ? '-' : bytes(row[key])) }];
+    const layout: Column<KindRow>[] = [
+      { title: 'memory', cell: (row) => row.kind.padEnd(LABEL_WIDTH - 2), style: (text) => style.cyan(text) },
+      { title: 'areas', align: 'right', cell: (row) => String(row.areas) },
+      ...cell('mapped', 'mapped'),
+      ...cell('resident', 'resident'),
+      ...cell('stored', 'stored'),
+      ...(packed ? cell('packed', 'packed') : []),
+      ...cell('zero', 'zero'),
+      ...cell('in files', 'from_file'),
+      ...cell('absent', 'absent'),
+      {
+        title: '',
+        cell: (row) =>
+          bar(
+            row,
+            memory,
+            (text) => style.green(text),
+            (text) => style.dim(text),
+          ),
+      },
+    ];
+    yield* columns(rows, layout, (text) => style.bold(text));
+  }
+
+  private *fileList({ files }: Document, row: (label: string, text: string) => string): Generator<string> {
+    const shown = 6;
+    for (const [index, file] of files.slice(0, shown).entries()) {
+      const identity = file.build_id === null ? (file.size === null ? '' : bytes(file.size)) : `build-id ${file.build_id.slice(0, 16)}…`;
+      const deleted = file.deleted ? this.style.yellow(' deleted') : '';
+      yield row(index === 0 ? 'files' : '', `${printable(file.path)}${deleted}  ${this.style.dim(identity)}`.trimEnd());
+    }
+    if (files.length > shown) yield row('', this.style.dim(`and ${files.length - shown} more; see \`warp-tool maps\``));
+  }
+}
+
+/** Share of all stored content. */
+function bar(row: KindRow, memory: Document['memory'], full: (text: string) => string, empty: (text: string) => string): string {
+  if (row.kind === 'all' || Number(memory.stored) === 0) return '';
+  const width = 20;
+  const share = Math.round((Number(row.stored) / Number(memory.stored)) * width);
+  return full('█'.repeat(share)) + empty('·'.repeat(width - share));
+}
+
+function flagText(flags: readonly string[]): string {
+  const shown = flags.filter((flag) => flag !== 'left-running');
+  return shown.length > 0 ? `, ${shown.join(', ')}` : '';
+}
+
+function quoted(argument: string): string {
+  return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${printable(argument).replaceAll("'", "'\\''")}'`;
+}
+
+function shorten(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
+}
+
+function tally(entries: readonly { name: string | null; count: number }[], style: (text: string) => string): string {
+  const shown = entries.slice(0, 8).map((entry) => `${style(printable(entry.name ?? '?'))}${entry.count > 1 ? ` ×${entry.count}` : ''}`);
+  const rest = entries.length - shown.length;
+  return `${shown.join('  ')}${rest > 0 ? `  and ${rest} more` : ''}`;
+}
+
+/** Counts equal names, most frequent first. */
+function counted<T extends string | null>(values: readonly T[]): { name: T; count: number }[] {
+  const counts = new Map<T, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return [...counts].map(([name, amount]) => ({ name, count: amount })).toSorted((a, b) => b.count - a.count);
+}
+
+/** RFC 3339 in UTC with nanoseconds. */
+function timestamp(nanoseconds: bigint): string {
+  const seconds = nanoseconds / 1_000_000_000n;
+  const fraction = (nanoseconds % 1_000_000_000n).toString().padStart(9, '0');
+  return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`;
+}
+
+function uuid(bytesOfId: Buffer): string {
+  const text = bytesOfId.toString('hex');
+  return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join('-');
+}
+
+async function collectShow(image: Image): Promise<Document> {
+  const record = image.single('image');
+  const process = image.single('process');
+  const information = image.kernelNote('prpsinfo');
+  const threads = image.threads();
+  const vmas = image.vmas();
+  const kinds = [...new Set(vmas.map((vma) => vma.kind))];
+  const leader = threads.find((thread) => thread.leader) ?? null;
+  const files = await filesOf(image);
+  return {
+    image: image.source.name,
+    size: byteCountOf(image.source.size),
+    warnings: image.warnings,
+    format: image.anchor ? `${image.anchor.format_major}.${image.anchor.format_minor}` : null,
+    id: record ? uuid(record.image_id) : null,
+    parent_id: record && record.parent_id.some((byte) => byte !== 0) ? uuid(record.parent_id) : null,
+    parent_location: record && record.parent_location.length > 0 ? record.parent_location.toString() : null,
+    generation: record?.generation ?? null,
+    flags: record ? bitNames(names.imageFlags, record.flags) : [],
+    captured_at: record ? timestamp(record.realtime_ns) : null,
+    engine: record ? `warp ${record.engine_version.toString()}` : null,
+    process: {
+      pid: process?.pid ?? information?.pid ?? null,
+      parent_pid: process?.parent_pid ?? information?.parentPid ?? null,
+      name: leader?.name ?? information?.name ?? null,
+      command: (await argumentsOf(image)) ?? (information ? information.arguments.split(' ') : null),
+      executable: image.executable(),
+      cwd: process?.cwd.toString() ?? null,
+      uid: process?.uid[0] ?? information?.uid ?? null,
+      gid: process?.gid[0] ?? information?.gid ?? null,
+    },
+    signal: signalOf(image),
+    host: record && {
+      hostname: record.hostname.toString(),
+      kernel_release: record.kernel_release.toString(),
+      kernel_version: record.kernel_version.toString(),
+      cpu_model: record.cpu_model.toString().replaceAll('\0', '').trim(),
+      boot_id: record.boot_id.toString().trim(),
+    },
+    threads: {
+      count: threads.length,
+      names: counted(threads.map((thread) => thread.name)),
+      system_calls: counted(threads.map((thread) => systemCallOf(thread))),
+    },
+    memory: {
+      areas: vmas.length,
+      ...amountsOf(vmas),
+      by_kind: kinds
+        .map((kind) => {
+          const some = vmas.filter((vma) => vma.kind === kind);
+          return { kind, areas: some.length, ...amountsOf(some) };
+        })
+        .toSorted((a, b) => Number(b.stored) - Number(a.stored) || Number(b.mapped) - Number(a.mapped)),
+    },
+    content: contentOf(image),
+    descriptors: descriptorKinds(image),
+    files,
+    needs: record && {
+      machine: image.header.machineName === 'amd64' ? 'x86-64' : image.header.machineName,
+      page_size: record.page_size,
+      xstate_features: xstateFeatureNames(record.xstate_features),
+      xstate_size: record.xstate_size,
+      cpu_features: cpuFeatureNames(record.cpu_features),
+      files: files.length,
+    },
+  };
+}
+
+function signalOf(image: Image): Document['signal'] {
+  const thread = image.threads()[0];
+  if (!thread || thread.status.signal === 0) return null;
+  const information = image.kernelNote('siginfo', thread.notes);
+  const number = thread.status.signal;
+  const same = information?.signal === number ? information : null;
+  return {
+    number,
+    name: signalName(number),
+    code: same?.code ?? thread.status.signalCode,
+    address: same?.address === null || same?.address === undefined ? null : `0x${same.address.toString(16)}`,
+    thread: thread.tid,
+  };
+}
+
+function contentOf(image: Image): Document['content'] {
+  if (!image.anchor || !image.ours) return null;
+  let packed = 0n;
+  let encrypted = false;
+  let inParent = 0;
+  const codecs = new Set<string>();
+  const chunks = image.table('chunks');
+  for (let index = 0; index < chunks.length; index++) {
+    const flags = chunks.field(index, 'flags');
+    if (flags & CHUNK_IN_PARENT) {
+      inParent++;
+      continue;
+    }
+    packed += BigInt(chunks.field(index, 'stored_size'));
+    codecs.add(nameOf(names.codec, flags & CHUNK_CODEC_MASK));
+    if (flags & CHUNK_ENCRYPTED) encrypted = true;
+  }
+  return {
+    size: byteCountOf(image.anchor.content_size),
+    chunks: chunks.length,
+    packed: byteCountOf(packed),
+    codecs: [...codecs],
+    encrypted,
+    in_parent: inParent,
+  };
+}
+
+function descriptorKinds(image: Image): Document['descriptors'] {
+  if (!image.ours) return null;
+  const descriptions = image.table('descriptions');
+  const kinds = [...image.table('descriptors')].map(({ description }) =>
+    nameOf(names.descriptionKind, descriptions.field(description, 'kind')),
+  );
+  return { count: kinds.length, by_kind: counted(kinds).map(({ name, count: amount }) => ({ kind: name, count: amount })) };
+}
+
+async function filesOf(image: Image): Promise<Document['files']> {
+  if (image.ours) {
+    return [...image.table('files')].map((file) => ({
+      path: file.path.toString(),
+      size: byteCountOf(file.size),
+      build_id: file.build_id.length > 0 ? file.build_id.toString('hex') : null,
+      deleted: (file.flags & 1) !== 0,
+    }));
+  }
+  const modules = new Modules(image);
+  const paths = [...new Set(image.mappedFiles().map((file) => file.path))];
+  return Promise.all(
+    paths.map(async (path) => ({ path, size: null, build_id: await modules.buildId({ name: path, file: null }), deleted: null })),
+  );
+}

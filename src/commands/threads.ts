@@ -1,0 +1,183 @@
+import { Flags } from '@oclif/core';
+import type { Image, Thread } from '../elf/image.js';
+import { type X86Register } from '../elf/kernel-notes/prstatus.js';
+import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
+import { Modules } from '../elf/modules.js';
+import { signalName, signalNames } from '../elf/signals.js';
+import { systemCallName } from '../elf/system-calls.js';
+import { threads } from '../schemas/index.js';
+import type { Static } from '../schemas/builder.js';
+import { columns, type Column } from '../terminal/columns.js';
+import { hex, printable } from '../terminal/format.js';
+import { ImageCommand, imageArgument } from './base.js';
+import { frameOf, frameText } from './locations.js';
+
+type Document = Static<typeof threads>;
+type Row = Document['threads'][number];
+type Registers = NonNullable<Row['registers']>;
+
+const DISPLAY_ORDER: X86Register[] = [
+  'rip', 'eflags', 'rsp', 'rbp', 'rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15',
+  'orig_rax', 'fs_base', 'gs_base', 'cs', 'ss', 'ds', 'es', 'fs', 'gs',
+]; // prettier-ignore
+
+const POLICIES: Record<number, string> = { 0: 'other', 1: 'fifo', 2: 'round-robin', 3: 'batch', 5: 'idle', 6: 'deadline', 7: 'ext' };
+
+export default class Threads extends ImageCommand {
+  static override summary = 'Show every thread: where it was, in which system call, its signal mask and registers.';
+  static override examples = ['<%= config.bin %> threads /tmp/image', '<%= config.bin %> threads core.1234 --registers'];
+  static override args = { image: imageArgument };
+  static override flags = { registers: Flags.boolean({ char: 'r', description: 'All registers: integer, x87, SSE, AVX and AVX-512.' }) };
+
+  async run(): Promise<Document> {
+    const { args, flags } = await this.parse(Threads);
+    return this.inspect(
+      args.image,
+      flags.json ?? false,
+      (image) => collectThreads(image, flags.registers ?? false),
+      (document) => this.render(document, flags.registers ?? false),
+    );
+  }
+
+  private *render({ threads: rows }: Document, registers: boolean): Generator<string> {
+    const { style } = this;
+    const names = rows.some((row) => row.name !== null);
+    const states = rows.some((row) => row.state !== null);
+    const layout: Column<Row>[] = [
+      { title: 'tid', align: 'right', cell: (row) => String(row.tid), style: (text, row) => (row.leader ? style.bold(text) : text) },
+      ...(names ? [{ title: 'name', cell: (row: Row) => printable(row.name ?? ''), style: (text: string) => style.cyan(text) }] : []),
+      ...(states ? [{ title: 'state', cell: (row: Row) => row.state ?? '' }] : []),
+      { title: 'system call', cell: (row) => row.system_call ?? '-' },
+      { title: 'pc', cell: (row) => row.location.pc },
+      { title: 'fs base', cell: (row) => row.fs_base },
+      {
+        title: 'location',
+        cell: (row) => `${frameText(row.location)}${details(row)}`,
+        style: (text, row) => (row.signal ? style.red(text) : text),
+      },
+    ];
+    const lines = columns(rows, layout, (text) => style.bold(text));
+    yield lines.next().value as string;
+    let index = 0;
+    for (const line of lines) {
+      yield line;
+      const row = rows[index++]!;
+      if (registers && row.registers) yield* registerLines(row.registers, (text) => style.dim(text));
+    }
+  }
+}
+
+function details(row: Row): string {
+  const parts: string[] = [];
+  if (row.signal) parts.push(`died of ${row.signal}`);
+  if (row.signal_mask.length > 0) parts.push(`blocks ${maskText(row.signal_mask)}`);
+  if (row.pending_signals.length > 0) parts.push(`pending ${row.pending_signals.join(' ')}`);
+  if (row.nice) parts.push(`nice ${row.nice}`);
+  if (row.scheduling_policy && row.scheduling_policy !== 'other') parts.push(row.scheduling_policy);
+  return parts.length > 0 ? `  [${parts.join(', ')}]` : '';
+}
+
+/** A long mask is told by what it leaves out. */
+function maskText(mask: readonly string[]): string {
+  if (mask.length <= 32) return mask.map((name) => name.replace(/^SIG/, '')).join(' ');
+  const open = signalNames((1n << 64n) - 1n).filter((name) => !mask.includes(name) && name !== 'SIGKILL' && name !== 'SIGSTOP');
+  return open.length === 0 ? 'all' : `all but ${open.map((name) => name.replace(/^SIG/, '')).join(' ')}`;
+}
+
+function* registerLines(registers: Registers, dim: (text: string) => string): Generator<string> {
+  const line = (entries: [string, string][], perLine: number, nameWidth: number, valueWidth: number): string[] => {
+    const lines: string[] = [];
+    for (let at = 0; at < entries.length; at += perLine) {
+      const cells = entries.slice(at, at + perLine).map(([name, value]) => `${dim(name.padStart(nameWidth))} ${value.padEnd(valueWidth)}`);
+      lines.push(`  ${cells.join('  ').trimEnd()}`);
+    }
+    return lines;
+  };
+  yield* line(Object.entries(registers.general), 4, 8, 18);
+  const control = [
+    ['mxcsr', registers.mxcsr],
+    ['fctrl', registers.control_word],
+    ['fstat', registers.status_word],
+    ['ftag', registers.tag_word],
+    ['pkru', registers.pkru],
+  ].filter((entry): entry is [string, string] => entry[1] !== null);
+  yield* line(control, 5, 8, 10);
+  if (registers.in_use) yield `  ${dim('  in use')} ${registers.in_use.join(' ')} ${dim(`(enabled: ${registers.xcr0?.join(' ')})`)}`;
+  const used = (entries: Record<string, string>): [string, string][] =>
+    Object.entries(entries)
+      .filter(([, value]) => !/^0*$/.test(value))
+      .map(([name, value]) => [name, value.replace(/^0+/, '0x')]);
+  yield* line(used(registers.st), 4, 8, 20);
+  yield* line(
+    Object.entries(registers.opmask).filter(([, value]) => value !== '0x0'),
+    4,
+    8,
+    18,
+  );
+  yield* line(used(registers.vectors), 1, 8, 0);
+  yield '';
+}
+
+export async function collectThreads(image: Image, registers: boolean): Promise<Document> {
+  const modules = new Modules(image);
+  const rows: Row[] = [];
+  const leaderState = image.kernelNote('prpsinfo')?.state ?? null;
+  for (const [index, thread] of image.threads().entries()) {
+    const { status, record } = thread;
+    const state = record ? (record.state === 0 ? null : String.fromCodePoint(record.state)) : thread.leader ? leaderState : null;
+    rows.push({
+      tid: thread.tid,
+      name: thread.name,
+      leader: thread.leader,
+      state,
+      system_call: systemCallOf(thread),
+      location: frameOf(await modules.locate(status.registers.rip)),
+      stack_pointer: hex(status.registers.rsp),
+      // The kernel writes the signal into every thread's note, and the thread that it hit first.
+      signal: index > 0 || status.signal === 0 ? null : signalName(status.signal),
+      signal_mask: signalNames(record?.signal_mask ?? status.blockedSignals),
+      pending_signals: signalNames(status.pendingSignals),
+      fs_base: hex(record?.fs_base ?? status.registers.fs_base),
+      gs_base: hex(record?.gs_base ?? status.registers.gs_base),
+      nice: record?.nice ?? null,
+      scheduling_policy: record ? (POLICIES[record.scheduling_policy] ?? String(record.scheduling_policy)) : null,
+      registers: registers ? registersOf(image, thread) : null,
+    });
+  }
+  return { image: image.source.name, warnings: image.warnings, threads: rows };
+}
+
+/** The system call that a thread was in, by name. */
+export function systemCallOf(thread: Thread): string | null {
+  const { record, status } = thread;
+  const original = BigInt.asIntN(64, status.registers.orig_rax);
+  const number = record && record.system_call >= 0 ? record.system_call : Number(original);
+  return number < 0 ? null : systemCallName(number);
+}
+
+function registersOf(image: Image, thread: Thread): Registers {
+  const extended = image.kernelNote('xstate', thread.notes);
+  const legacy = extended?.legacy ?? image.kernelNote('fpregset', thread.notes);
+  const vectors = extended?.zmm ?? extended?.ymm ?? legacy?.xmm ?? [];
+  const prefix = extended?.zmm ? 'zmm' : extended?.ymm ? 'ymm' : 'xmm';
+  const numbered = <T>(name: string, values: readonly T[], text: (value: T) => string): Record<string, string> =>
+    Object.fromEntries(values.map((value, index) => [`${name}${index}`, text(value)]));
+  return {
+    general: Object.fromEntries(DISPLAY_ORDER.map((name) => [name, hex(thread.status.registers[name])])),
+    mxcsr: legacy ? hex(legacy.mxcsr) : null,
+    control_word: legacy ? hex(legacy.controlWord) : null,
+    status_word: legacy ? hex(legacy.statusWord) : null,
+    tag_word: legacy ? hex(legacy.tagWord) : null,
+    xcr0: extended ? xstateFeatureNames(extended.xcr0) : null,
+    in_use: extended ? xstateFeatureNames(extended.xstateBv) : null,
+    vectors: numbered(prefix, vectors, bigEndianText),
+    st: numbered('st', legacy?.st ?? [], bigEndianText),
+    opmask: numbered('k', extended?.opmask ?? [], (value) => hex(value)),
+    pkru: extended?.pkru === null || extended?.pkru === undefined ? null : hex(extended.pkru),
+  };
+}
+
+/** A register's bytes as one number: hexadecimal, most significant byte first. */
+function bigEndianText(register: Buffer): string {
+  return Buffer.from(register).reverse().toString('hex');
+}
