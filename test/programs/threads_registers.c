@@ -3,8 +3,10 @@
  * loop, and inside a system call (futex).
  */
 #include "check.h"
-#include <asm/prctl.h>
-#include <cpuid.h>
+
+/* from <asm/prctl.h>, which musl-gcc does not find */
+#define ARCH_SET_GS 0x1001
+#define ARCH_GET_GS 0x1004
 
 int hold = 1; /* threads keep their registers while it is 1 */
 
