@@ -1,0 +1,89 @@
+import { basename, resolve } from 'node:path';
+import type { Image } from './image.js';
+import { buildIdOfFile, Modules } from './modules.js';
+import { PT_WARP_CHUNKED } from './segments.js';
+import type { Vma } from './vmas.js';
+
+/** A GDB string literal's inside: GDB's `echo` and file name arguments take backslash escapes. */
+function echoed(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('\n', ' ');
+}
+
+/** An argument of `file` or `core-file`, which split their line as gdb_buildargv does. */
+function argument(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `"${path.replaceAll(/["\\]/g, '\\$&')}"`;
+}
+
+/** Matches a library under whatever link name the program loaded it: /usr/lib/libz.so.1.2.13 is in GDB's list as /lib/libz.so.1. */
+function libraryPattern(path: string): string {
+  const stem = basename(path).replace(/\.so(\..*)?$/, '');
+  return `/${stem.replaceAll(/[.*+?^$()[\]{}|\\]/g, '\\$&')}\\.so`;
+}
+
+/**
+ * Commands that make GDB (13 or later) open the image with the program's own executable and libraries, names on its threads, and no symbols
+ * from files that are not the ones the process had: a wrong symbol is worse than none.
+ */
+export async function gdbScript(image: Image): Promise<string> {
+  const modules = new Modules(image);
+  const executable = image.executable();
+  const lines = [
+    `# GDB commands for ${image.source.name}; use: gdb -x THIS-FILE`,
+    'set sysroot /',
+  ];
+
+  const files = new Map<string, Vma>();
+  for (const vma of image.vmas()) if (vma.kind === 'file' && !files.has(vma.name)) files.set(vma.name, vma);
+  const foreign: string[] = []; // libraries whose file here is not the one that was mapped
+  const matching: string[] = [];
+  for (const [path, vma] of files) {
+    if (path === executable || !/\.so(\.|$)/.test(basename(path))) continue;
+    const state = await modules.state(vma);
+    if (state === 'same' || state === 'unknown') {
+      matching.push(path);
+      continue;
+    }
+    foreign.push(path);
+    lines.push(`echo warp-tool: ${echoed(path)} ${await mismatch(modules, vma)}: no symbols from it\\n`);
+  }
+
+  const hasMusl = [...files.keys()].some((path) => /\/(ld-musl-|libc\.musl-)/.test(path));
+  if (hasMusl) lines.push('# musl has no libthread_db.', 'set auto-load libthread-db off');
+  if (foreign.length > 0) lines.push('# Libraries are loaded one by one below: some have changed.', 'set auto-solib-add off');
+
+  const program = executable === null ? undefined : files.get(executable);
+  const state = program ? await modules.state(program) : 'unknown';
+  if (executable !== null && (state === 'same' || state === 'unknown')) {
+    lines.push(`file ${argument(executable)}`);
+  } else if (executable !== null) {
+    lines.push(
+      `echo warp-tool: ${echoed(executable)} ${await mismatch(modules, program!)}: no symbols from it; give GDB the old one with: file PATH\\n`,
+    );
+  }
+  lines.push(`core-file ${argument(resolve(image.source.name))}`);
+  if (foreign.length > 0) for (const path of matching) lines.push(`sharedlibrary ${libraryPattern(path)}`);
+
+  for (const [index, thread] of image.threads().entries()) {
+    // Control characters cannot stand in a GDB command.
+    // oxlint-disable-next-line no-control-regex
+    const name = thread.name?.replaceAll(/[\u0000-\u001f\u007f]/g, '?') ?? '';
+    if (name !== '') lines.push(`thread apply ${index + 1} -q thread name ${name}`);
+  }
+  if ([...files.keys()].some((path) => basename(path) === 'libjvm.so')) {
+    lines.push(
+      '# The Java virtual machine uses SIGSEGV for safepoints and null checks. Frames of interpreted and compiled Java methods have no symbols.',
+      'handle SIGSEGV nostop noprint pass',
+    );
+  }
+  if (image.segments.some((segment) => segment.type === PT_WARP_CHUNKED)) {
+    lines.push('echo warp-tool: memory of this image is compressed, encrypted or in a parent, and GDB cannot read it\\n');
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+async function mismatch(modules: Modules, vma: Vma): Promise<string> {
+  if ((await modules.state(vma)) === 'missing') return 'is missing here';
+  const was = await modules.buildId(vma);
+  const is = await buildIdOfFile(vma.name);
+  return was === null ? 'has changed since' : `has changed (build-id ${was}, here ${is ?? 'none'})`;
+}

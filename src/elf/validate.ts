@@ -1,0 +1,450 @@
+import { ImageError } from '../failure.js';
+import { hex } from '../terminal/format.js';
+import type { Anchor, Image } from './image.js';
+import { decodeKernelNote, kernelNoteKey, kernelNotes } from './kernel-notes/index.js';
+import {
+  ANCHOR_OFFSET,
+  anchorFields,
+  CHUNK_CODEC_MASK,
+  CHUNK_ENCRYPTED,
+  CHUNK_IN_PARENT,
+  FORMAT_MAJOR,
+  LARGEST_CHUNK,
+  layoutOf,
+  names,
+  NONE,
+  NOTE_OWNER,
+  projectNotes,
+  type NoteName,
+} from './schema.js';
+import { PT_LOAD, PT_NOTE, PT_WARP_ANCHOR, PT_WARP_CHUNKED, type Segment } from './segments.js';
+import { xxh64 } from './xxh64.js';
+
+/** One fault of an image. */
+export interface Finding {
+  /** Which rule it breaks. */
+  check: string;
+  problem: string;
+  /** In the file, bytes. */
+  offset: bigint | null;
+  /** Of the process. */
+  address: bigint | null;
+  mend: string;
+}
+
+export interface Checked {
+  segments: number;
+  notes: number;
+  records: number;
+  chunks: number;
+  /** Bytes whose hash was compared. */
+  content: bigint;
+}
+
+const COPY = 'copy the image again, or take a new checkpoint';
+const WRITER = 'the writer was wrong: take a new checkpoint with this version of warp-tool and report it';
+
+/**
+ * Everything that docs/image-format.md demands of an image of ours, and what any core file must fulfil. Findings come as they are found;
+ * `progress` is told the content bytes hashed so far and in all.
+ */
+export async function* validateImage(image: Image, checked: Checked, progress: (done: bigint, total: bigint) => void): AsyncGenerator<Finding> {
+  checked.segments = image.segments.length;
+  checked.notes = image.notes.length;
+  yield* checkSegments(image);
+  yield* checkKernelNotes(image);
+  if (!image.anchor) return;
+  yield* checkAnchor(image, image.anchor);
+  if (!image.ours) return;
+  yield* checkMetadataHash(image, image.anchor);
+  const broken = yield* checkTables(image, checked);
+  // What refers to a broken table cannot be judged.
+  if (broken) return;
+  yield* checkThreads(image);
+  yield* checkAreas(image);
+  yield* checkReferences(image);
+  yield* checkChunkIndex(image, image.anchor);
+  yield* checkChunkContent(image, checked, progress);
+}
+
+/** What made an image unreadable, as a finding. */
+export function findingOf(error: ImageError): Finding {
+  return { check: 'readable', problem: error.problem, offset: error.offset ?? null, address: null, mend: error.mend };
+}
+
+function* checkSegments(image: Image): Generator<Finding> {
+  const { source, anchor } = image;
+  let previous: Segment | undefined;
+  const pageSize = 4096n;
+  for (const segment of image.segments) {
+    const { index, type, offset, address, fileSize, memorySize } = segment;
+    const place = { offset, address: type === PT_LOAD || type === PT_WARP_CHUNKED ? address : null };
+    if (type !== PT_WARP_CHUNKED && offset + fileSize > source.size) {
+      yield {
+        check: 'segment-in-file',
+        problem: `segment ${index} (${segment.typeName}) ends at ${hex(offset + fileSize)}, the file at ${hex(source.size)}`,
+        ...place,
+        mend: `the file is truncated: ${COPY}`,
+      };
+    }
+    if (type !== PT_LOAD && type !== PT_WARP_CHUNKED) continue;
+    if (previous && address < previous.address + previous.memorySize) {
+      yield {
+        check: 'segments-ascend',
+        problem: `segment ${index} at ${hex(address)} overlaps or precedes segment ${previous.index}, which ends at ${hex(previous.address + previous.memorySize)}`,
+        ...place,
+        mend: WRITER,
+      };
+    }
+    previous = segment;
+    if (type === PT_LOAD && fileSize > memorySize) {
+      yield { check: 'segment-size', problem: `segment ${index} has ${fileSize} bytes in the file for ${memorySize} in memory`, ...place, mend: COPY };
+    }
+    if (!anchor) continue;
+    if (address % pageSize !== 0n || memorySize % pageSize !== 0n || (fileSize > 0n && offset % pageSize !== 0n)) {
+      yield { check: 'segment-aligned', problem: `segment ${index} is not aligned to pages, so it cannot be mapped`, ...place, mend: WRITER };
+    }
+    if (type === PT_LOAD ? fileSize !== 0n && fileSize !== memorySize : fileSize !== 0n) {
+      yield { check: 'segment-size', problem: `segment ${index} stores ${fileSize} of ${memorySize} bytes`, ...place, mend: WRITER };
+    }
+    if (type === PT_LOAD && fileSize > 0n && offset < anchor.metadata_size) {
+      yield { check: 'segment-in-content', problem: `segment ${index} lies in the metadata`, ...place, mend: WRITER };
+    }
+  }
+}
+
+function* checkKernelNotes(image: Image): Generator<Finding> {
+  let threads = 0;
+  for (const note of image.notes) {
+    const key = kernelNoteKey(note);
+    if (!key) continue;
+    if (key === 'prstatus') threads++;
+    try {
+      decodeKernelNote(key, note, image.source.name);
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      yield { check: 'kernel-note', problem: error.problem, offset: note.offset, address: null, mend: error.mend };
+    }
+    if (key === 'file') yield* checkFileNote(image, note.descriptor, note.offset);
+  }
+  if (threads === 0) yield { check: 'kernel-note', problem: 'there is no NT_PRSTATUS, so no thread', offset: null, address: null, mend: COPY };
+  for (const key of ['prpsinfo', 'auxv'] as const) {
+    if (image.anchor && !image.notes.some((note) => kernelNoteKey(note) === key)) {
+      yield { check: 'kernel-note', problem: `${kernelNotes[key].name} is missing`, offset: null, address: null, mend: WRITER };
+    }
+  }
+}
+
+function* checkFileNote(image: Image, descriptor: Buffer, offset: bigint): Generator<Finding> {
+  const expected = descriptor.readBigUInt64LE(0);
+  const found = image.mappedFiles().length;
+  if (expected !== BigInt(found)) {
+    yield { check: 'kernel-note', problem: `NT_FILE announces ${expected} mappings and holds ${found}`, offset, address: null, mend: COPY };
+  }
+}
+
+function* checkAnchor(image: Image, anchor: Anchor): Generator<Finding> {
+  const at = (field: keyof typeof anchorFields): bigint => {
+    const place = layoutOf(anchorFields).places.find((candidate) => candidate.name === field)!;
+    return BigInt(ANCHOR_OFFSET + place.offset);
+  };
+  const finding = (field: keyof typeof anchorFields, problem: string, mend: string): Finding => ({
+    check: 'anchor',
+    problem: `${field}: ${problem}`,
+    offset: at(field),
+    address: null,
+    mend,
+  });
+  if (anchor.format_major !== FORMAT_MAJOR) {
+    yield finding('format_major', `version ${anchor.format_major} is not known`, 'use the version of warp-tool that wrote the image, or a newer one');
+    return;
+  }
+  if (anchor.file_size > image.source.size) {
+    yield finding('file_size', `the file has ${image.source.size} of ${anchor.file_size} bytes`, `the file is truncated: ${COPY}`);
+  } else if (anchor.file_size < image.source.size) {
+    yield finding('file_size', `the file has ${image.source.size - anchor.file_size} bytes behind its end`, COPY);
+  }
+  if (anchor.metadata_size % 4096n !== 0n || anchor.metadata_size === 0n) {
+    yield finding('metadata_size', `${anchor.metadata_size} is not a multiple of the page size`, COPY);
+  }
+  if (image.header.phoff !== 192n) yield finding('magic', `the program headers are at ${image.header.phoff}, not at 192`, WRITER);
+  const own = image.segments.find((segment) => segment.type === PT_WARP_ANCHOR);
+  if (!own || own.offset !== BigInt(ANCHOR_OFFSET)) yield finding('magic', 'no PT_WARP_ANCHOR segment leads to the anchor', WRITER);
+  const inSegment = image.segments.some(
+    ({ type, offset, fileSize }) => type === PT_NOTE && offset <= anchor.notes_offset && anchor.notes_offset + anchor.notes_size <= offset + fileSize,
+  );
+  if (!inSegment) yield finding('notes_offset', 'the notes are in no PT_NOTE segment', WRITER);
+  if (anchor.notes_offset + anchor.notes_size > anchor.metadata_size) yield finding('notes_size', 'the notes reach behind the metadata', COPY);
+}
+
+async function* checkMetadataHash(image: Image, anchor: Anchor): AsyncGenerator<Finding> {
+  if (anchor.metadata_size > image.source.size) return; // reported as truncated
+  const metadata = Buffer.from(await image.source.read(0n, Number(anchor.metadata_size)));
+  const place = layoutOf(anchorFields).places.find((candidate) => candidate.name === 'metadata_hash')!;
+  metadata.fill(0, ANCHOR_OFFSET + place.offset, ANCHOR_OFFSET + place.offset + place.size);
+  const found = await xxh64(metadata);
+  if (found === anchor.metadata_hash) return;
+  yield {
+    check: 'metadata-hash',
+    problem: `the hash of the metadata is ${hex(found)}, the anchor says ${hex(anchor.metadata_hash)}`,
+    offset: BigInt(ANCHOR_OFFSET + place.offset),
+    address: null,
+    mend: COPY,
+  };
+}
+
+/** Decodes every field of every record. Returns whether a table is unreadable. */
+function* checkTables(image: Image, checked: Checked): Generator<Finding, boolean> {
+  let broken = false;
+  for (const name of Object.keys(projectNotes) as NoteName[]) {
+    const own = image.notes.filter((note) => note.owner === NOTE_OWNER && note.type === projectNotes[name].type);
+    if (own.length > 1) {
+      yield { check: 'note', problem: `the note ${name} is there ${own.length} times`, offset: own[1]!.offset, address: null, mend: WRITER };
+    }
+    try {
+      const table = image.table(name);
+      for (let index = 0; index < table.length; index++) table.get(index);
+      checked.records += table.length;
+      const required = name === 'image' || name === 'process' || name === 'threads' || name === 'vmas';
+      if (required && table.length === 0) {
+        broken = true;
+        yield { check: 'note', problem: `the note ${name} is missing or empty`, offset: null, address: null, mend: WRITER };
+      }
+      if ((name === 'image' || name === 'process') && table.length > 1) {
+        yield { check: 'note', problem: `the note ${name} has ${table.length} records instead of one`, offset: own[0]!.offset, address: null, mend: WRITER };
+      }
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      broken = true;
+      yield { check: 'note', problem: error.problem, offset: error.offset ?? null, address: null, mend: error.mend };
+    }
+  }
+  return broken;
+}
+
+function* checkThreads(image: Image): Generator<Finding> {
+  const finding = (problem: string): Finding => ({ check: 'threads', problem, offset: null, address: null, mend: WRITER });
+  const records = [...image.table('threads')];
+  const threads = image.threads();
+  if (records.length !== threads.length) yield finding(`${threads.length} NT_PRSTATUS notes, ${records.length} records in the note threads`);
+  for (const [index, { status }] of threads.entries()) {
+    const record = records[index];
+    if (record && record.tid !== status.tid) yield finding(`thread ${index} is ${status.tid} in NT_PRSTATUS and ${record.tid} in the note threads`);
+  }
+  const leaders = records.filter((record) => (record.flags & 1) !== 0);
+  if (leaders.length !== 1) yield finding(`${leaders.length} threads are marked as the leader`);
+  const pid = image.single('process')!.pid;
+  if (leaders.length === 1 && leaders[0]!.tid !== pid) yield finding(`the leader is ${leaders[0]!.tid}, the process ${pid}`);
+  const tids = new Set(records.map((record) => record.tid));
+  if (tids.size !== records.length) yield finding('a thread id is there twice');
+  const record = image.single('image')!;
+  if (record.machine !== image.header.machine) yield finding(`the note image is of machine ${record.machine}, the ELF header of ${image.header.machine}`);
+  if (record.flags !== image.anchor!.flags) yield finding(`flags are ${hex(record.flags)} in the note image and ${hex(image.anchor!.flags)} in the anchor`);
+}
+
+/** VMAs ascend, and segments tile every one of them. */
+function* checkAreas(image: Image): Generator<Finding> {
+  const segments = image.memory.segments;
+  let previousEnd = 0n;
+  let next = 0;
+  const table = image.table('vmas');
+  for (const [index, vma] of [...table].entries()) {
+    const finding = (check: string, problem: string, address: bigint): Finding => ({ check, problem, offset: null, address, mend: WRITER });
+    if (vma.start >= vma.end || vma.start < previousEnd) {
+      yield finding('areas-ascend', `area ${index} is ${hex(vma.start)}-${hex(vma.end)}, the one before ends at ${hex(previousEnd)}`, vma.start);
+    }
+    previousEnd = vma.end;
+    if (!(vma.kind in names.vmaKind)) yield finding('area-kind', `area ${index} is of unknown kind ${vma.kind}`, vma.start);
+    while (next < segments.length && segments[next]!.address + segments[next]!.memorySize <= vma.start) next++;
+    let covered = vma.start;
+    let stored = 0n;
+    for (let at = next; at < segments.length && segments[at]!.address < vma.end; at++) {
+      const segment = segments[at]!;
+      const end = segment.address + segment.memorySize;
+      if (segment.address > covered) break;
+      covered = end;
+      stored += segment.type === PT_WARP_CHUNKED ? segment.memorySize : segment.fileSize;
+      const protection = (segment.readable ? 1 : 0) | (segment.writable ? 2 : 0) | (segment.executable ? 4 : 0);
+      if (protection !== vma.protection) {
+        yield finding('area-protection', `segment ${segment.index} has protection ${protection}, its area ${vma.protection}`, segment.address);
+      }
+    }
+    const isVvar = vma.kind === 7;
+    if (covered < vma.end && !isVvar) yield finding('areas-tiled', `no segment covers ${hex(covered)}-${hex(vma.end)}`, covered);
+    else if (covered > vma.end) yield finding('areas-tiled', `a segment reaches behind its area's end ${hex(vma.end)}`, vma.end);
+    else if (stored !== vma.stored && !isVvar) {
+      yield finding('area-stored', `the area says ${vma.stored} bytes stored, its segments have ${stored}`, vma.start);
+    }
+  }
+  const last = segments.at(-1);
+  if (last && last.address >= previousEnd) {
+    yield { check: 'areas-tiled', problem: `segment ${last.index} belongs to no area`, offset: last.offset, address: last.address, mend: WRITER };
+  }
+}
+
+/** Index fields: [note, field, note that it refers to, whether "none" is allowed]. */
+const REFERENCES: [NoteName, string, NoteName, boolean][] = [
+  ['vmas', 'file', 'files', true],
+  ['vmas', 'object', 'objects', true],
+  ['extents', 'object', 'objects', false],
+  ['descriptors', 'description', 'descriptions', false],
+  ['sockets', 'peer', 'sockets', true],
+  ['epoll_watches', 'description', 'descriptions', false],
+  ['epoll_watches', 'target', 'descriptions', true],
+  ['inotify_watches', 'description', 'descriptions', false],
+];
+
+const DETAIL_TABLES: Record<number, NoteName> = {
+  5: 'pipes',
+  6: 'pipes',
+  7: 'sockets',
+  8: 'eventfds',
+  10: 'timerfds',
+  11: 'signalfds',
+  13: 'objects',
+};
+
+function* checkReferences(image: Image): Generator<Finding> {
+  const finding = (problem: string, address: bigint | null = null): Finding => ({ check: 'references', problem, offset: null, address, mend: WRITER });
+  for (const [note, field, target, optional] of REFERENCES) {
+    const size = image.table(target).length;
+    for (const [index, record] of [...image.table(note)].entries()) {
+      const value = (record as unknown as Record<string, number>)[field]!;
+      if (value < size || (optional && value === NONE)) continue;
+      yield finding(`note ${note}, record ${index}: ${field} ${value} is not among the ${size} records of ${target}`);
+    }
+  }
+  for (const [index, vma] of [...image.table('vmas')].entries()) {
+    if (vma.kind === 2 && vma.file === NONE) yield finding(`note vmas, record ${index}: an area of kind file without a file`, vma.start);
+    if (vma.kind === 3 && vma.object === NONE) yield finding(`note vmas, record ${index}: an area of kind object without an object`, vma.start);
+  }
+  for (const [index, { kind, detail }] of [...image.table('descriptions')].entries()) {
+    const target = DETAIL_TABLES[kind];
+    if (!(kind in names.descriptionKind)) yield finding(`note descriptions, record ${index}: unknown kind ${kind}`);
+    if (target && detail >= image.table(target).length) {
+      yield finding(`note descriptions, record ${index}: detail ${detail} is not among the ${image.table(target).length} records of ${target}`);
+    }
+  }
+  const numbers = new Set<number>();
+  for (const { number } of image.table('descriptors')) {
+    if (numbers.has(number)) yield finding(`note descriptors: descriptor ${number} is there twice`);
+    numbers.add(number);
+  }
+  const contentSize = image.anchor!.content_size;
+  for (const [index, extent] of [...image.table('extents')].entries()) {
+    if (extent.content_offset + extent.length > contentSize) yield finding(`note extents, record ${index}: reaches behind the content`);
+  }
+}
+
+/** Order, sizes and places of chunks, and that all stored memory has one. */
+function* checkChunkIndex(image: Image, anchor: Anchor): Generator<Finding> {
+  const chunks = [...image.table('chunks')];
+  const finding = (index: number, problem: string): Finding => ({
+    check: 'chunk-index',
+    problem: `chunk ${index}: ${problem}`,
+    offset: chunks[index]!.file_offset,
+    address: addressOf(image, chunks[index]!.content_offset),
+    mend: COPY,
+  });
+  let end = 0n;
+  const places: { index: number; start: bigint; end: bigint }[] = [];
+  for (const [index, chunk] of chunks.entries()) {
+    if (chunk.content_size === 0 || chunk.content_size > LARGEST_CHUNK) yield finding(index, `${chunk.content_size} bytes of content`);
+    if (chunk.content_offset < end) yield finding(index, `content offset ${hex(chunk.content_offset)} is before the end of the chunk before it`);
+    end = chunk.content_offset + BigInt(chunk.content_size);
+    if (end > anchor.content_size) yield finding(index, `reaches behind the content of ${anchor.content_size} bytes`);
+    if (chunk.flags & CHUNK_IN_PARENT) continue;
+    const plain = (chunk.flags & CHUNK_CODEC_MASK) === 0 && (chunk.flags & CHUNK_ENCRYPTED) === 0;
+    if (plain && chunk.stored_size !== chunk.content_size) yield finding(index, `plain, but ${chunk.stored_size} bytes for ${chunk.content_size}`);
+    if (plain && chunk.stored_hash !== chunk.content_hash) yield finding(index, 'plain, but its two hashes differ');
+    if (!((chunk.flags & CHUNK_CODEC_MASK) in names.codec)) yield finding(index, `unknown codec ${chunk.flags & CHUNK_CODEC_MASK}`);
+    places.push({ index, start: chunk.file_offset, end: chunk.file_offset + BigInt(chunk.stored_size) });
+  }
+  places.sort((a, b) => (a.start < b.start ? -1 : 1));
+  for (const [at, place] of places.entries()) {
+    if (at > 0 && place.start < places[at - 1]!.end) yield finding(place.index, `overlaps chunk ${places[at - 1]!.index} in the file`);
+  }
+  for (const segment of image.memory.segments) {
+    const size = segment.type === PT_WARP_CHUNKED ? segment.memorySize : segment.fileSize;
+    let at = segment.offset;
+    const limit = segment.offset + size;
+    for (let index = firstChunkEndingAfter(chunks, at); at < limit && index < chunks.length; index++) {
+      if (chunks[index]!.content_offset > at) break;
+      at = chunks[index]!.content_offset + BigInt(chunks[index]!.content_size);
+    }
+    if (at < limit) {
+      yield {
+        check: 'chunk-index',
+        problem: `no chunk covers content offset ${hex(at)} of segment ${segment.index}`,
+        offset: at,
+        address: segment.address + (at - segment.offset),
+        mend: WRITER,
+      };
+    }
+  }
+}
+
+function firstChunkEndingAfter(chunks: readonly { content_offset: bigint; content_size: number }[], offset: bigint): number {
+  let low = 0;
+  let high = chunks.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (chunks[middle]!.content_offset + BigInt(chunks[middle]!.content_size) <= offset) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+async function* checkChunkContent(image: Image, checked: Checked, progress: (done: bigint, total: bigint) => void): AsyncGenerator<Finding> {
+  const chunks = image.table('chunks');
+  let total = 0n;
+  for (let index = 0; index < chunks.length; index++) total += BigInt(chunks.field(index, 'stored_size'));
+  for (let index = 0; index < chunks.length; index++) {
+    const chunk = chunks.get(index);
+    if (chunk.flags & CHUNK_IN_PARENT) continue;
+    const address = addressOf(image, chunk.content_offset);
+    const place = { offset: chunk.file_offset, address };
+    checked.chunks++;
+    progress(checked.content, total);
+    if (chunk.file_offset + BigInt(chunk.stored_size) > image.source.size) {
+      yield { check: 'chunk-content', problem: `chunk ${index} reaches behind the file's end`, ...place, mend: `the file is truncated: ${COPY}` };
+      continue;
+    }
+    const content = await image.source.read(chunk.file_offset, chunk.stored_size);
+    checked.content += BigInt(chunk.stored_size);
+    const found = await xxh64(content);
+    if (found === chunk.stored_hash) continue;
+    const vma = address === null ? undefined : image.vmaAt(address);
+    const where = vma ? ` (${vma.name === '' ? vma.kind : vma.name}, ${chunk.content_size} bytes from ${hex(address!)})` : '';
+    yield {
+      check: 'chunk-content',
+      problem: `chunk ${index}${where} has the hash ${hex(found)} instead of ${hex(chunk.stored_hash)}`,
+      ...place,
+      mend: `the content is damaged: ${COPY}`,
+    };
+  }
+}
+
+const byContent = new WeakMap<Image, Segment[]>();
+
+/** The address that the byte at a content offset belongs to; null for objects' content that no area maps. */
+function addressOf(image: Image, contentOffset: bigint): bigint | null {
+  let segments = byContent.get(image);
+  if (!segments) {
+    segments = image.memory.segments
+      .filter((segment) => segment.fileSize > 0n || segment.type === PT_WARP_CHUNKED)
+      .toSorted((a, b) => (a.offset < b.offset ? -1 : 1));
+    byContent.set(image, segments);
+  }
+  let low = 0;
+  let high = segments.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (segments[middle]!.offset <= contentOffset) low = middle + 1;
+    else high = middle;
+  }
+  const segment = segments[low - 1];
+  if (segment && contentOffset < segment.offset + segment.memorySize) return segment.address + (contentOffset - segment.offset);
+  // A chunk that starts in a bridged gap: the next segment is the first memory in it.
+  return segments[low]?.address ?? null;
+}
