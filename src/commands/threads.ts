@@ -156,7 +156,7 @@ export function systemCallOf(thread: Thread): string | null {
 }
 
 function registersOf(image: Image, thread: Thread): Registers {
-  const extended = image.kernelNote('xstate', thread.notes);
+  const extended = image.xstate(thread);
   const legacy = extended?.legacy ?? image.kernelNote('fpregset', thread.notes);
   const vectors = extended?.zmm ?? extended?.ymm ?? legacy?.xmm ?? [];
   const prefix = extended?.zmm ? 'zmm' : extended?.ymm ? 'ymm' : 'xmm';

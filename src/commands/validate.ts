@@ -26,7 +26,8 @@ export default class Validate extends DocumentCommand {
     try {
       const image = await Image.open(args.image);
       try {
-        for await (const finding of validateImage(image, checked, (done, total) => progress.update(Number(done), Number(total)))) findings.push(finding);
+        for await (const finding of validateImage(image, checked, (done, total) => progress.update(Number(done), Number(total))))
+          findings.push(finding);
       } finally {
         await image.close();
       }
@@ -54,7 +55,9 @@ export default class Validate extends DocumentCommand {
   private *render({ image, findings, checked }: Document): Generator<string> {
     const { style } = this;
     for (const finding of findings.slice(0, SHOWN)) {
-      const places = [finding.offset && `offset ${finding.offset}`, finding.address && `address ${finding.address}`].filter(Boolean).join(', ');
+      const places = [finding.offset && `offset ${finding.offset}`, finding.address && `address ${finding.address}`]
+        .filter(Boolean)
+        .join(', ');
       yield `${style.red(finding.check)}${places === '' ? '' : ` ${style.dim(places)}`}: ${printable(finding.problem)}; ${finding.mend}`;
     }
     if (findings.length > SHOWN) yield style.dim(`and ${findings.length - SHOWN} more; see --json`);

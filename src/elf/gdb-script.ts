@@ -27,10 +27,7 @@ function libraryPattern(path: string): string {
 export async function gdbScript(image: Image): Promise<string> {
   const modules = new Modules(image);
   const executable = image.executable();
-  const lines = [
-    `# GDB commands for ${image.source.name}; use: gdb -x THIS-FILE`,
-    'set sysroot /',
-  ];
+  const lines = [`# GDB commands for ${image.source.name}; use: gdb -x THIS-FILE`, 'set sysroot /'];
 
   const files = new Map<string, Vma>();
   for (const vma of image.vmas()) if (vma.kind === 'file' && !files.has(vma.name)) files.set(vma.name, vma);

@@ -2,6 +2,7 @@ import { ImageError } from '../failure.js';
 import { decodeKernelNote, kernelNoteKey, type KernelNoteKey, type KernelNoteValue } from './kernel-notes/index.js';
 import type { AuxvEntry } from './kernel-notes/auxv.js';
 import type { MappedFile } from './kernel-notes/file.js';
+import { decodeXstate, type Xstate } from './kernel-notes/xstate.js';
 import type { Prstatus } from './kernel-notes/prstatus.js';
 import { Memory } from './memory.js';
 import { readNotes, type Note } from './notes.js';
@@ -175,6 +176,14 @@ export class Image {
       if (leader) leader.name = information.name;
     }
     return threads;
+  }
+
+  /** Extended registers of a thread; null when the image does not have them. */
+  xstate(thread: Thread): Xstate | null {
+    const note = thread.notes.find((candidate) => kernelNoteKey(candidate) === 'xstate');
+    if (!note) return null;
+    const layout = this.kernelNote('xsaveLayout');
+    return layout ? decodeXstate(note.descriptor, layout) : decodeKernelNote('xstate', note, this.source.name);
   }
 
   auxv(): AuxvEntry[] {

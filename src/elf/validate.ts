@@ -48,7 +48,11 @@ const WRITER = 'the writer was wrong: take a new checkpoint with this version of
  * Everything that docs/image-format.md demands of an image of ours, and what any core file must fulfil. Findings come as they are found;
  * `progress` is told the content bytes hashed so far and in all.
  */
-export async function* validateImage(image: Image, checked: Checked, progress: (done: bigint, total: bigint) => void): AsyncGenerator<Finding> {
+export async function* validateImage(
+  image: Image,
+  checked: Checked,
+  progress: (done: bigint, total: bigint) => void,
+): AsyncGenerator<Finding> {
   checked.segments = image.segments.length;
   checked.notes = image.notes.length;
   yield* checkSegments(image);
@@ -75,18 +79,12 @@ export function findingOf(error: ImageError): Finding {
 function* checkSegments(image: Image): Generator<Finding> {
   const { source, anchor } = image;
   let previous: Segment | undefined;
+  const outside: Segment[] = [];
   const pageSize = 4096n;
   for (const segment of image.segments) {
     const { index, type, offset, address, fileSize, memorySize } = segment;
     const place = { offset, address: type === PT_LOAD || type === PT_WARP_CHUNKED ? address : null };
-    if (type !== PT_WARP_CHUNKED && offset + fileSize > source.size) {
-      yield {
-        check: 'segment-in-file',
-        problem: `segment ${index} (${segment.typeName}) ends at ${hex(offset + fileSize)}, the file at ${hex(source.size)}`,
-        ...place,
-        mend: `the file is truncated: ${COPY}`,
-      };
-    }
+    if (type !== PT_WARP_CHUNKED && fileSize > 0n && offset + fileSize > source.size) outside.push(segment);
     if (type !== PT_LOAD && type !== PT_WARP_CHUNKED) continue;
     if (previous && address < previous.address + previous.memorySize) {
       yield {
@@ -98,11 +96,21 @@ function* checkSegments(image: Image): Generator<Finding> {
     }
     previous = segment;
     if (type === PT_LOAD && fileSize > memorySize) {
-      yield { check: 'segment-size', problem: `segment ${index} has ${fileSize} bytes in the file for ${memorySize} in memory`, ...place, mend: COPY };
+      yield {
+        check: 'segment-size',
+        problem: `segment ${index} has ${fileSize} bytes in the file for ${memorySize} in memory`,
+        ...place,
+        mend: COPY,
+      };
     }
     if (!anchor) continue;
     if (address % pageSize !== 0n || memorySize % pageSize !== 0n || (fileSize > 0n && offset % pageSize !== 0n)) {
-      yield { check: 'segment-aligned', problem: `segment ${index} is not aligned to pages, so it cannot be mapped`, ...place, mend: WRITER };
+      yield {
+        check: 'segment-aligned',
+        problem: `segment ${index} is not aligned to pages, so it cannot be mapped`,
+        ...place,
+        mend: WRITER,
+      };
     }
     if (type === PT_LOAD ? fileSize !== 0n && fileSize !== memorySize : fileSize !== 0n) {
       yield { check: 'segment-size', problem: `segment ${index} stores ${fileSize} of ${memorySize} bytes`, ...place, mend: WRITER };
@@ -110,6 +118,18 @@ function* checkSegments(image: Image): Generator<Finding> {
     if (type === PT_LOAD && fileSize > 0n && offset < anchor.metadata_size) {
       yield { check: 'segment-in-content', problem: `segment ${index} lies in the metadata`, ...place, mend: WRITER };
     }
+  }
+  // A truncated file has one fault, not one for each of its segments.
+  if (outside.length > 0) {
+    const first = outside.reduce((lowest, segment) => (segment.offset < lowest.offset ? segment : lowest));
+    const others = outside.length > 1 ? `, and ${outside.length - 1} more segments` : '';
+    yield {
+      check: 'segment-in-file',
+      problem: `segment ${first.index} (${first.typeName}) ends at ${hex(first.offset + first.fileSize)}, the file at ${hex(source.size)}${others}`,
+      offset: first.offset,
+      address: first.type === PT_LOAD ? first.address : null,
+      mend: `the file is truncated: ${COPY}`,
+    };
   }
 }
 
@@ -127,7 +147,8 @@ function* checkKernelNotes(image: Image): Generator<Finding> {
     }
     if (key === 'file') yield* checkFileNote(image, note.descriptor, note.offset);
   }
-  if (threads === 0) yield { check: 'kernel-note', problem: 'there is no NT_PRSTATUS, so no thread', offset: null, address: null, mend: COPY };
+  if (threads === 0)
+    yield { check: 'kernel-note', problem: 'there is no NT_PRSTATUS, so no thread', offset: null, address: null, mend: COPY };
   for (const key of ['prpsinfo', 'auxv'] as const) {
     if (image.anchor && !image.notes.some((note) => kernelNoteKey(note) === key)) {
       yield { check: 'kernel-note', problem: `${kernelNotes[key].name} is missing`, offset: null, address: null, mend: WRITER };
@@ -156,7 +177,11 @@ function* checkAnchor(image: Image, anchor: Anchor): Generator<Finding> {
     mend,
   });
   if (anchor.format_major !== FORMAT_MAJOR) {
-    yield finding('format_major', `version ${anchor.format_major} is not known`, 'use the version of warp-tool that wrote the image, or a newer one');
+    yield finding(
+      'format_major',
+      `version ${anchor.format_major} is not known`,
+      'use the version of warp-tool that wrote the image, or a newer one',
+    );
     return;
   }
   if (anchor.file_size > image.source.size) {
@@ -171,10 +196,12 @@ function* checkAnchor(image: Image, anchor: Anchor): Generator<Finding> {
   const own = image.segments.find((segment) => segment.type === PT_WARP_ANCHOR);
   if (!own || own.offset !== BigInt(ANCHOR_OFFSET)) yield finding('magic', 'no PT_WARP_ANCHOR segment leads to the anchor', WRITER);
   const inSegment = image.segments.some(
-    ({ type, offset, fileSize }) => type === PT_NOTE && offset <= anchor.notes_offset && anchor.notes_offset + anchor.notes_size <= offset + fileSize,
+    ({ type, offset, fileSize }) =>
+      type === PT_NOTE && offset <= anchor.notes_offset && anchor.notes_offset + anchor.notes_size <= offset + fileSize,
   );
   if (!inSegment) yield finding('notes_offset', 'the notes are in no PT_NOTE segment', WRITER);
-  if (anchor.notes_offset + anchor.notes_size > anchor.metadata_size) yield finding('notes_size', 'the notes reach behind the metadata', COPY);
+  if (anchor.notes_offset + anchor.notes_size > anchor.metadata_size)
+    yield finding('notes_size', 'the notes reach behind the metadata', COPY);
 }
 
 async function* checkMetadataHash(image: Image, anchor: Anchor): AsyncGenerator<Finding> {
@@ -199,7 +226,13 @@ function* checkTables(image: Image, checked: Checked): Generator<Finding, boolea
   for (const name of Object.keys(projectNotes) as NoteName[]) {
     const own = image.notes.filter((note) => note.owner === NOTE_OWNER && note.type === projectNotes[name].type);
     if (own.length > 1) {
-      yield { check: 'note', problem: `the note ${name} is there ${own.length} times`, offset: own[1]!.offset, address: null, mend: WRITER };
+      yield {
+        check: 'note',
+        problem: `the note ${name} is there ${own.length} times`,
+        offset: own[1]!.offset,
+        address: null,
+        mend: WRITER,
+      };
     }
     try {
       const table = image.table(name);
@@ -211,7 +244,13 @@ function* checkTables(image: Image, checked: Checked): Generator<Finding, boolea
         yield { check: 'note', problem: `the note ${name} is missing or empty`, offset: null, address: null, mend: WRITER };
       }
       if ((name === 'image' || name === 'process') && table.length > 1) {
-        yield { check: 'note', problem: `the note ${name} has ${table.length} records instead of one`, offset: own[0]!.offset, address: null, mend: WRITER };
+        yield {
+          check: 'note',
+          problem: `the note ${name} has ${table.length} records instead of one`,
+          offset: own[0]!.offset,
+          address: null,
+          mend: WRITER,
+        };
       }
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
@@ -226,10 +265,12 @@ function* checkThreads(image: Image): Generator<Finding> {
   const finding = (problem: string): Finding => ({ check: 'threads', problem, offset: null, address: null, mend: WRITER });
   const records = [...image.table('threads')];
   const threads = image.threads();
-  if (records.length !== threads.length) yield finding(`${threads.length} NT_PRSTATUS notes, ${records.length} records in the note threads`);
+  if (records.length !== threads.length)
+    yield finding(`${threads.length} NT_PRSTATUS notes, ${records.length} records in the note threads`);
   for (const [index, { status }] of threads.entries()) {
     const record = records[index];
-    if (record && record.tid !== status.tid) yield finding(`thread ${index} is ${status.tid} in NT_PRSTATUS and ${record.tid} in the note threads`);
+    if (record && record.tid !== status.tid)
+      yield finding(`thread ${index} is ${status.tid} in NT_PRSTATUS and ${record.tid} in the note threads`);
   }
   const leaders = records.filter((record) => (record.flags & 1) !== 0);
   if (leaders.length !== 1) yield finding(`${leaders.length} threads are marked as the leader`);
@@ -238,8 +279,10 @@ function* checkThreads(image: Image): Generator<Finding> {
   const tids = new Set(records.map((record) => record.tid));
   if (tids.size !== records.length) yield finding('a thread id is there twice');
   const record = image.single('image')!;
-  if (record.machine !== image.header.machine) yield finding(`the note image is of machine ${record.machine}, the ELF header of ${image.header.machine}`);
-  if (record.flags !== image.anchor!.flags) yield finding(`flags are ${hex(record.flags)} in the note image and ${hex(image.anchor!.flags)} in the anchor`);
+  if (record.machine !== image.header.machine)
+    yield finding(`the note image is of machine ${record.machine}, the ELF header of ${image.header.machine}`);
+  if (record.flags !== image.anchor!.flags)
+    yield finding(`flags are ${hex(record.flags)} in the note image and ${hex(image.anchor!.flags)} in the anchor`);
 }
 
 /** VMAs ascend, and segments tile every one of them. */
@@ -251,7 +294,11 @@ function* checkAreas(image: Image): Generator<Finding> {
   for (const [index, vma] of [...table].entries()) {
     const finding = (check: string, problem: string, address: bigint): Finding => ({ check, problem, offset: null, address, mend: WRITER });
     if (vma.start >= vma.end || vma.start < previousEnd) {
-      yield finding('areas-ascend', `area ${index} is ${hex(vma.start)}-${hex(vma.end)}, the one before ends at ${hex(previousEnd)}`, vma.start);
+      yield finding(
+        'areas-ascend',
+        `area ${index} is ${hex(vma.start)}-${hex(vma.end)}, the one before ends at ${hex(previousEnd)}`,
+        vma.start,
+      );
     }
     previousEnd = vma.end;
     if (!(vma.kind in names.vmaKind)) yield finding('area-kind', `area ${index} is of unknown kind ${vma.kind}`, vma.start);
@@ -266,7 +313,11 @@ function* checkAreas(image: Image): Generator<Finding> {
       stored += segment.type === PT_WARP_CHUNKED ? segment.memorySize : segment.fileSize;
       const protection = (segment.readable ? 1 : 0) | (segment.writable ? 2 : 0) | (segment.executable ? 4 : 0);
       if (protection !== vma.protection) {
-        yield finding('area-protection', `segment ${segment.index} has protection ${protection}, its area ${vma.protection}`, segment.address);
+        yield finding(
+          'area-protection',
+          `segment ${segment.index} has protection ${protection}, its area ${vma.protection}`,
+          segment.address,
+        );
       }
     }
     const isVvar = vma.kind === 7;
@@ -278,7 +329,13 @@ function* checkAreas(image: Image): Generator<Finding> {
   }
   const last = segments.at(-1);
   if (last && last.address >= previousEnd) {
-    yield { check: 'areas-tiled', problem: `segment ${last.index} belongs to no area`, offset: last.offset, address: last.address, mend: WRITER };
+    yield {
+      check: 'areas-tiled',
+      problem: `segment ${last.index} belongs to no area`,
+      offset: last.offset,
+      address: last.address,
+      mend: WRITER,
+    };
   }
 }
 
@@ -305,7 +362,13 @@ const DETAIL_TABLES: Record<number, NoteName> = {
 };
 
 function* checkReferences(image: Image): Generator<Finding> {
-  const finding = (problem: string, address: bigint | null = null): Finding => ({ check: 'references', problem, offset: null, address, mend: WRITER });
+  const finding = (problem: string, address: bigint | null = null): Finding => ({
+    check: 'references',
+    problem,
+    offset: null,
+    address,
+    mend: WRITER,
+  });
   for (const [note, field, target, optional] of REFERENCES) {
     const size = image.table(target).length;
     for (const [index, record] of [...image.table(note)].entries()) {
@@ -316,13 +379,16 @@ function* checkReferences(image: Image): Generator<Finding> {
   }
   for (const [index, vma] of [...image.table('vmas')].entries()) {
     if (vma.kind === 2 && vma.file === NONE) yield finding(`note vmas, record ${index}: an area of kind file without a file`, vma.start);
-    if (vma.kind === 3 && vma.object === NONE) yield finding(`note vmas, record ${index}: an area of kind object without an object`, vma.start);
+    if (vma.kind === 3 && vma.object === NONE)
+      yield finding(`note vmas, record ${index}: an area of kind object without an object`, vma.start);
   }
   for (const [index, { kind, detail }] of [...image.table('descriptions')].entries()) {
     const target = DETAIL_TABLES[kind];
     if (!(kind in names.descriptionKind)) yield finding(`note descriptions, record ${index}: unknown kind ${kind}`);
     if (target && detail >= image.table(target).length) {
-      yield finding(`note descriptions, record ${index}: detail ${detail} is not among the ${image.table(target).length} records of ${target}`);
+      yield finding(
+        `note descriptions, record ${index}: detail ${detail} is not among the ${image.table(target).length} records of ${target}`,
+      );
     }
   }
   const numbers = new Set<number>();
@@ -350,12 +416,14 @@ function* checkChunkIndex(image: Image, anchor: Anchor): Generator<Finding> {
   const places: { index: number; start: bigint; end: bigint }[] = [];
   for (const [index, chunk] of chunks.entries()) {
     if (chunk.content_size === 0 || chunk.content_size > LARGEST_CHUNK) yield finding(index, `${chunk.content_size} bytes of content`);
-    if (chunk.content_offset < end) yield finding(index, `content offset ${hex(chunk.content_offset)} is before the end of the chunk before it`);
+    if (chunk.content_offset < end)
+      yield finding(index, `content offset ${hex(chunk.content_offset)} is before the end of the chunk before it`);
     end = chunk.content_offset + BigInt(chunk.content_size);
     if (end > anchor.content_size) yield finding(index, `reaches behind the content of ${anchor.content_size} bytes`);
     if (chunk.flags & CHUNK_IN_PARENT) continue;
     const plain = (chunk.flags & CHUNK_CODEC_MASK) === 0 && (chunk.flags & CHUNK_ENCRYPTED) === 0;
-    if (plain && chunk.stored_size !== chunk.content_size) yield finding(index, `plain, but ${chunk.stored_size} bytes for ${chunk.content_size}`);
+    if (plain && chunk.stored_size !== chunk.content_size)
+      yield finding(index, `plain, but ${chunk.stored_size} bytes for ${chunk.content_size}`);
     if (plain && chunk.stored_hash !== chunk.content_hash) yield finding(index, 'plain, but its two hashes differ');
     if (!((chunk.flags & CHUNK_CODEC_MASK) in names.codec)) yield finding(index, `unknown codec ${chunk.flags & CHUNK_CODEC_MASK}`);
     places.push({ index, start: chunk.file_offset, end: chunk.file_offset + BigInt(chunk.stored_size) });
@@ -395,7 +463,11 @@ function firstChunkEndingAfter(chunks: readonly { content_offset: bigint; conten
   return low;
 }
 
-async function* checkChunkContent(image: Image, checked: Checked, progress: (done: bigint, total: bigint) => void): AsyncGenerator<Finding> {
+async function* checkChunkContent(
+  image: Image,
+  checked: Checked,
+  progress: (done: bigint, total: bigint) => void,
+): AsyncGenerator<Finding> {
   const chunks = image.table('chunks');
   let total = 0n;
   for (let index = 0; index < chunks.length; index++) total += BigInt(chunks.field(index, 'stored_size'));
@@ -407,7 +479,12 @@ async function* checkChunkContent(image: Image, checked: Checked, progress: (don
     checked.chunks++;
     progress(checked.content, total);
     if (chunk.file_offset + BigInt(chunk.stored_size) > image.source.size) {
-      yield { check: 'chunk-content', problem: `chunk ${index} reaches behind the file's end`, ...place, mend: `the file is truncated: ${COPY}` };
+      yield {
+        check: 'chunk-content',
+        problem: `chunk ${index} reaches behind the file's end`,
+        ...place,
+        mend: `the file is truncated: ${COPY}`,
+      };
       continue;
     }
     const content = await image.source.read(chunk.file_offset, chunk.stored_size);

@@ -7,10 +7,11 @@ import { prpsinfo } from './prpsinfo.js';
 import { prstatus } from './prstatus.js';
 import { siginfo } from './siginfo.js';
 import type { KernelNote } from './types.js';
+import { xsaveLayout } from './xsave-layout.js';
 import { xstate } from './xstate.js';
 
 /** Every kernel note that can be decoded. */
-export const kernelNotes = { prstatus, prpsinfo, siginfo, auxv, file, fpregset, xstate } as const;
+export const kernelNotes = { prstatus, prpsinfo, siginfo, auxv, file, fpregset, xstate, xsaveLayout } as const;
 
 export type KernelNoteKey = keyof typeof kernelNotes;
 export type KernelNoteValue<K extends KernelNoteKey> = (typeof kernelNotes)[K] extends KernelNote<infer T> ? T : never;
@@ -21,7 +22,6 @@ const OTHER_NAMES: Record<string, string> = {
   'LINUX:513': 'NT_386_IOPERM',
   'LINUX:512': 'NT_386_TLS',
   'LINUX:516': 'NT_X86_SHSTK',
-  'LINUX:517': 'NT_X86_XSAVE_LAYOUT',
   'LINUX:1189489535': 'NT_PRXFPREG',
   'GDB:4278190080': 'NT_GDB_TDESC',
   'GNU:3': 'NT_GNU_BUILD_ID',

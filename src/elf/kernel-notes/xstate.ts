@@ -1,5 +1,6 @@
 import { decodeFxsave, type Fpregset } from './fpregset.js';
 import type { KernelNote } from './types.js';
+import type { XsaveComponent } from './xsave-layout.js';
 
 /** XSAVE state components by bit of XCR0 (Intel SDM volume 1, 13.1). */
 export const XSTATE_FEATURES: Record<number, string> = {
@@ -44,27 +45,73 @@ export interface Xstate {
   pkru: number | null;
 }
 
-interface Layout {
-  avx: number;
-  opmask?: number;
-  zmmHi256?: number;
-  hi16Zmm?: number;
-  pkru?: number;
-}
-
+const AVX = 2;
+const OPMASK = 5;
+const ZMM_HI256 = 6;
+const HI16_ZMM = 7;
+const PKRU = 9;
 const XCR0_OFFSET = 464;
 const HEADER_OFFSET = 512;
 const SMALLEST = 576;
 
 /**
- * Offsets are CPUID's to tell, and core files do not carry them: they follow from the size and the vendor's known layouts, as GDB does it
- * (gdb/i387-tdep.c). 2440 and 968 bytes are AMD's, which leave no gap for MPX; everything else is Intel's.
+ * Offsets are CPUID's to tell. A core file without NT_X86_XSAVE_LAYOUT does not carry them: they follow from the size and the vendors' known
+ * layouts, as GDB 14 does it (gdb/i387-tdep.c). 2440 and 968 bytes are AMD's, which leaves no gap for MPX; everything else is Intel's.
  */
-function layoutFor(size: number, xcr0: bigint): Layout {
-  const amd = size === 2440 || size === 968 || (size > 2440 && size < 2688 && (xcr0 & 0x18n) === 0n);
-  if (size === 968) return { avx: 576, pkru: 960 };
-  if (amd) return { avx: 576, opmask: 832, zmmHi256: 896, hi16Zmm: 1408, pkru: 2432 };
-  return { avx: 576, opmask: 1088, zmmHi256: 1152, hi16Zmm: 1664, pkru: 2688 };
+function knownOffsets(size: number): Map<number, number> {
+  if (size === 968)
+    return new Map([
+      [AVX, 576],
+      [PKRU, 960],
+    ]);
+  if (size === 2440)
+    return new Map([
+      [AVX, 576],
+      [OPMASK, 832],
+      [ZMM_HI256, 896],
+      [HI16_ZMM, 1408],
+      [PKRU, 2432],
+    ]);
+  return new Map([
+    [AVX, 576],
+    [OPMASK, 1088],
+    [ZMM_HI256, 1152],
+    [HI16_ZMM, 1664],
+    [PKRU, 2688],
+  ]);
+}
+
+/** `layout` is the core file's NT_X86_XSAVE_LAYOUT. */
+export function decodeXstate(raw: Buffer, layout: readonly XsaveComponent[] | null): Xstate {
+  const xcr0 = raw.readBigUInt64LE(XCR0_OFFSET);
+  const xstateBv = raw.readBigUInt64LE(HEADER_OFFSET);
+  const offsets = layout ? new Map(layout.map(({ feature, offset }) => [feature, offset])) : knownOffsets(raw.length);
+  const legacy = decodeFxsave(raw);
+  const has = (bits: bigint, bit: number): boolean => ((bits >> BigInt(bit)) & 1n) === 1n;
+  // A component in its initial state is all zeros whatever its bytes say.
+  const part = (bit: number, size: number): Buffer => {
+    const offset = offsets.get(bit);
+    return offset !== undefined && has(xstateBv, bit) && offset + size <= raw.length
+      ? raw.subarray(offset, offset + size)
+      : Buffer.alloc(size);
+  };
+  const high = pieces(part(AVX, 256), 16);
+  const ymm = has(xcr0, AVX) ? legacy.xmm.map((low, index) => Buffer.concat([low, high[index]!])) : null;
+  const avx512 = ymm && has(xcr0, OPMASK) && has(xcr0, ZMM_HI256) && has(xcr0, HI16_ZMM);
+  const upper = pieces(part(ZMM_HI256, 512), 32);
+  return {
+    xcr0,
+    xstateBv,
+    legacy,
+    ymm,
+    opmask: avx512 ? pieces(part(OPMASK, 64), 8).map((register) => register.readBigUInt64LE()) : null,
+    zmm: avx512 ? [...ymm.map((low, index) => Buffer.concat([low, upper[index]!])), ...pieces(part(HI16_ZMM, 1024), 64)] : null,
+    pkru: has(xcr0, PKRU) ? part(PKRU, 4).readUInt32LE() : null,
+  };
+}
+
+function pieces(whole: Buffer, size: number): Buffer[] {
+  return Array.from({ length: whole.length / size }, (_, index) => whole.subarray(index * size, (index + 1) * size));
 }
 
 export const xstate: KernelNote<Xstate> = {
@@ -72,32 +119,5 @@ export const xstate: KernelNote<Xstate> = {
   owner: 'LINUX',
   type: 0x202,
   minimumSize: SMALLEST,
-  decode: (raw) => {
-    const xcr0 = raw.readBigUInt64LE(XCR0_OFFSET);
-    const xstateBv = raw.readBigUInt64LE(HEADER_OFFSET);
-    const layout = layoutFor(raw.length, xcr0);
-    const legacy = decodeFxsave(raw);
-    const enabled = (bit: number): boolean => ((xcr0 >> BigInt(bit)) & 1n) === 1n;
-    // A component in its initial state is all zeros whatever its bytes say.
-    const part = (bit: number, offset: number | undefined, size: number): Buffer =>
-      offset !== undefined && ((xstateBv >> BigInt(bit)) & 1n) === 1n && offset + size <= raw.length
-        ? raw.subarray(offset, offset + size)
-        : Buffer.alloc(size);
-    const pieces = (whole: Buffer, size: number): Buffer[] =>
-      Array.from({ length: whole.length / size }, (_, index) => whole.subarray(index * size, (index + 1) * size));
-
-    const high = pieces(part(2, layout.avx, 256), 16);
-    const ymm = enabled(2) ? legacy.xmm.map((low, index) => Buffer.concat([low, high[index]!])) : null;
-    const avx512 = ymm && enabled(5) && enabled(6) && enabled(7);
-    const upper = pieces(part(6, layout.zmmHi256, 512), 32);
-    return {
-      xcr0,
-      xstateBv,
-      legacy,
-      ymm,
-      opmask: avx512 ? pieces(part(5, layout.opmask, 64), 8).map((register) => register.readBigUInt64LE()) : null,
-      zmm: avx512 ? [...ymm.map((low, index) => Buffer.concat([low, upper[index]!])), ...pieces(part(7, layout.hi16Zmm, 1024), 64)] : null,
-      pkru: enabled(9) ? part(9, layout.pkru, 4).readUInt32LE() : null,
-    };
-  },
+  decode: (raw) => decodeXstate(raw, null),
 };
