@@ -303,6 +303,7 @@ struct warp_description_record {
 
 #define WARP_PIPE_NO_READER 0x1u
 #define WARP_PIPE_NO_WRITER 0x2u
+#define WARP_PIPE_PACKETS 0x4u
 
 struct warp_pipe_record {
   uint64_t inode;
