@@ -6,7 +6,15 @@ import { cleanUp, executable, firstVariant, lastTick, programs, restoreProgram, 
 import { command, makeDirectory, projectFile } from './support/host.js';
 
 /** Programs with a test of their own below or elsewhere. */
-const special = new Set(['fd_standard', 'fd_tty', 'fd_unsupported', 'process_block_signals_raw', 'process_fork', 'memory_large', 'threads_vfork']);
+const special = new Set([
+  'fd_standard',
+  'fd_tty',
+  'fd_unsupported',
+  'process_block_signals_raw',
+  'process_fork',
+  'memory_large',
+  'threads_vfork',
+]);
 const ordinary = programs.filter((program) => !special.has(program));
 
 afterEach(killAll);

@@ -115,7 +115,13 @@ describe('a checkpoint that fails', () => {
   it('because another one is under way, which succeeds', async () => {
     const target = await startLarge(768);
     const directories = [makeDirectory(), makeDirectory()];
-    const first = run(projectFile('native/build/warp-checkpoint'), [String(target.pid), '--to', directories[0]!, '--json-events', '--leave-running']);
+    const first = run(projectFile('native/build/warp-checkpoint'), [
+      String(target.pid),
+      '--to',
+      directories[0]!,
+      '--json-events',
+      '--leave-running',
+    ]);
     await first.output(/"event":\s*"progress"/);
     const second = await runCheckpoint(target.pid, directories[1]!, ['--leave-running']);
     expect(second.code).toBe(2);

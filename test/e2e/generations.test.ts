@@ -7,10 +7,21 @@ import { firstVariant, lastTick, restoreProgram, startProgram, variants } from '
 afterEach(killAll);
 
 describe('20 generations', () => {
-  const deep = ['blocking_forever', 'fd_epoll', 'fd_pipes', 'memory_private', 'memory_release', 'mutex_robust', 'signals_pending', 'threads_registers'];
-  const cases = variants.flatMap((variant) => (variant.name.endsWith('-pie') ? deep.map((program) => ({ program, variant, name: variant.name })) : []));
-  it.each(cases)('$program, $name', async ({ program, variant, skip }: (typeof cases)[number] & { skip?: () => void }) => {
-    if (!variant.compiler) return skip?.();
+  const deep = [
+    'blocking_forever',
+    'fd_epoll',
+    'fd_pipes',
+    'memory_private',
+    'memory_release',
+    'mutex_robust',
+    'signals_pending',
+    'threads_registers',
+  ];
+  const cases = variants.flatMap((variant) =>
+    variant.name.endsWith('-pie') ? deep.map((program) => ({ program, variant, name: variant.name })) : [],
+  );
+  it.for(cases)('$program, $name', async ({ program, variant }, { skip }) => {
+    if (!variant.compiler) return skip(`no compiler for ${variant.name}; on Debian: apt-get install musl-tools`);
     let { target } = await startProgram(program, variant);
     for (let generation = 0; generation < 20; generation++) {
       const image = await checkpointAndEnd(target);

@@ -15,7 +15,11 @@ export function executable(program: string, variant: Variant): string {
 }
 
 /** Starts a C program and resolves when it has set up its feature and ticks. */
-export async function startProgram(program: string, variant: Variant, options: StartOptions = {}): Promise<{ target: Program; scratch: string }> {
+export async function startProgram(
+  program: string,
+  variant: Variant,
+  options: StartOptions = {},
+): Promise<{ target: Program; scratch: string }> {
   const scratch = makeDirectory();
   const target = start(executable(program, variant), [scratch], options);
   await target.output(/^ready$/m);
@@ -39,7 +43,12 @@ function firstTick(output: string): number {
  *
  * @param stoppedAfter the last tick before the capture, where the program ended there
  */
-export async function restoreProgram(image: string, stoppedAfter?: number, args: string[] = [], options: StartOptions = {}): Promise<Program> {
+export async function restoreProgram(
+  image: string,
+  stoppedAfter?: number,
+  args: string[] = [],
+  options: StartOptions = {},
+): Promise<Program> {
   const restored = restore(image, args, options);
   await restored.output(/^restored ok$/m);
   await restored.goesOn();

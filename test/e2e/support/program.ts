@@ -159,7 +159,11 @@ export function warpTool(args: string[], options: StartOptions = {}): Program {
 }
 
 /** Runs the native checkpoint client and resolves when it has ended. */
-export async function runCheckpoint(pid: number, directory: string, args: string[] = []): Promise<Ended & { stdout: string; stderr: string }> {
+export async function runCheckpoint(
+  pid: number,
+  directory: string,
+  args: string[] = [],
+): Promise<Ended & { stdout: string; stderr: string }> {
   const client = run(projectFile('native/build/warp-checkpoint'), [String(pid), '--to', directory, ...args]);
   const ended = await client.ended;
   return { ...ended, stdout: client.stdout, stderr: client.stderr };

@@ -1,0 +1,24 @@
+/** Clients that talk to programs under test. */
+import { connect } from 'node:net';
+
+/** Everything that a TCP server on this host sends until it closes. */
+export function readAll(port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1');
+    let text = '';
+    socket.setEncoding('utf8').setTimeout(60_000, () => socket.destroy(new Error(`port ${port}: no answer`)));
+    socket.on('data', (data: string) => (text += data));
+    socket.on('error', reject);
+    socket.on('close', () => resolve(text));
+  });
+}
+
+/** The JSON document at a URL of a server on this host, over a connection of its own. */
+export async function getJson<T>(port: number, path = '/'): Promise<T> {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, {
+    headers: { connection: 'close' },
+    signal: AbortSignal.timeout(60_000),
+  });
+  if (!response.ok) throw new Error(`HTTP status ${response.status}: ${await response.text()}`);
+  return (await response.json()) as T;
+}
