@@ -1,3 +1,4 @@
+/* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** A checkpoint that fails leaves the program running and no file behind; an image that is not whole is refused. */
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -173,6 +174,16 @@ describe('a checkpoint that fails', () => {
   });
 });
 
+async function expectRefused(damaged: Buffer, pattern: RegExp, args: string[] = []): Promise<void> {
+  const directory = makeDirectory();
+  writeFileSync(join(directory, 'core.img'), damaged, { mode: 0o644 });
+  const refused = restore(directory, args);
+  expect(await refused.ended).toEqual({ code: 2, signal: null });
+  expect(refused.stdout).toBe('');
+  expectOneLine(refused.stderr, pattern);
+  expect(refused.stderr).toContain(directory);
+}
+
 describe('an image that is not whole', () => {
   let image: string;
   let content: Buffer;
@@ -182,16 +193,6 @@ describe('an image that is not whole', () => {
     image = await checkpointAndEnd(target);
     content = readFileSync(join(image, 'core.img'));
   });
-
-  async function expectRefused(damaged: Buffer, pattern: RegExp, args: string[] = []): Promise<void> {
-    const directory = makeDirectory();
-    writeFileSync(join(directory, 'core.img'), damaged, { mode: 0o644 });
-    const refused = restore(directory, args);
-    expect(await refused.ended).toEqual({ code: 2, signal: null });
-    expect(refused.stdout).toBe('');
-    expectOneLine(refused.stderr, pattern);
-    expect(refused.stderr).toContain(directory);
-  }
 
   function changed(offset: number): Buffer {
     const copy = Buffer.from(content);

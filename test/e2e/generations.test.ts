@@ -1,3 +1,4 @@
+/* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** Many captures of one program: 20 generations deep, and 100 times in a row while it runs. */
 import { readFileSync, readdirSync, rmSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -49,27 +50,22 @@ function footprint(pid: number): Footprint {
   };
 }
 
-describe('100 checkpoints in a row', () => {
-  /** Captures again and again while the program runs; the footprint after the first ten and after all. */
-  async function captureOften(program: string): Promise<{ early: Footprint; late: Footprint }> {
-    const { target } = await startProgram(program, firstVariant());
-    let early: Footprint | undefined;
-    for (let i = 0; i < 100; i++) {
-      const image = await checkpoint(target, ['--leave-running']);
-      if (i < 99) rmSync(image, { recursive: true });
-      if (i === 9) early = footprint(target.pid);
-      if (i === 99) {
-        const late = footprint(target.pid);
-        await target.goesOn();
-        expect(target.stdout).not.toContain('FAIL');
-        await target.kill();
-        await restoreProgram(image);
-        return { early: early!, late };
-      }
-    }
-    throw new Error('unreachable');
-  }
+/** Captures again and again while the program runs; the footprint after the first ten and after all. */
+async function captureOften(program: string): Promise<{ early: Footprint; late: Footprint }> {
+  const { target } = await startProgram(program, firstVariant());
+  for (let i = 0; i < 10; i++) rmSync(await checkpoint(target, ['--leave-running']), { recursive: true });
+  const early = footprint(target.pid);
+  for (let i = 10; i < 99; i++) rmSync(await checkpoint(target, ['--leave-running']), { recursive: true });
+  const image = await checkpoint(target, ['--leave-running']);
+  const late = footprint(target.pid);
+  await target.goesOn();
+  expect(target.stdout).not.toContain('FAIL');
+  await target.kill();
+  await restoreProgram(image);
+  return { early, late };
+}
 
+describe('100 checkpoints in a row', () => {
   it('timed system calls: none ends early or with EINTR, nothing leaks', async () => {
     const { early, late } = await captureOften('blocking_timed');
     expect(late).toMatchObject({ descriptors: early.descriptors, areas: early.areas, virtualKilobytes: early.virtualKilobytes });

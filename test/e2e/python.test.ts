@@ -1,3 +1,4 @@
+/* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** CPython with threads, time-outs, a selector and child processes. */
 import { realpathSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';

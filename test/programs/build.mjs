@@ -25,7 +25,7 @@ export const variants = [
 export const programs = readdirSync(here)
   .filter((file) => file.endsWith('.c') && file !== 'tls_module.c')
   .map((file) => basename(file, '.c'))
-  .sort();
+  .toSorted();
 
 const commonFlags = ['-std=gnu17', '-O1', '-g', '-Wall', '-Wextra', '-Wno-format-truncation', '-pthread'];
 
