@@ -1,3 +1,4 @@
+import './engine/stdio.js'; // first: it looks at the standard streams before anything touches them
 import { fileURLToPath } from 'node:url';
 import { Errors, run, settings } from '@oclif/core';
 import { COMMANDS } from './commands/index.js';

@@ -1,4 +1,8 @@
 import type { Command } from '@oclif/core';
+import Checkpoint from './checkpoint.js';
+import Ps from './ps.js';
+import Restore from './restore.js';
+import Run from './run.js';
 import Auxv from './auxv.js';
 import Env from './env.js';
 import Fds from './fds.js';
@@ -15,6 +19,10 @@ import Validate from './validate.js';
 
 /** Every command by name: oclif's explicit strategy reads this (package.json, oclif.commands). */
 export const COMMANDS: Record<string, Command.Class> = {
+  checkpoint: Checkpoint,
+  ps: Ps,
+  restore: Restore,
+  run: Run,
   auxv: Auxv,
   env: Env,
   fds: Fds,

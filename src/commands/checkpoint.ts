@@ -1,0 +1,63 @@
+import { Args, Flags } from '@oclif/core';
+import { runCheckpoint, type CheckpointResult } from '../engine/client.js';
+import { Failure } from '../failure.js';
+import { bytes, printable } from '../terminal/format.js';
+import { Progress } from '../terminal/progress.js';
+import { DocumentCommand } from './base.js';
+import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
+
+const { compression, parent, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
+
+export default class Checkpoint extends DocumentCommand {
+  static override summary = 'Capture a process that `warp-tool run` started; returns when the image is durable.';
+  static override description = 'The process dies of SIGKILL (status 137) after that, unless --leave-running is given.';
+  static override examples = ['<%= config.bin %> checkpoint 1234 --to /tmp/image', '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running'];
+  static override args = { pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }) };
+  static override flags = {
+    to: Flags.string({ description: 'Directory for the image (core.img); made if it is not there.', required: true, helpValue: 'DIR' }),
+    'leave-running': Flags.boolean({ description: 'Let the process go on after the capture.' }),
+    'self-contained': Flags.boolean({ description: 'Store unmodified pages of mapped files too.' }),
+    timeout: Flags.string({ description: 'Give up after so many seconds; the process goes on unharmed.', helpValue: 'SECONDS' }),
+    stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
+    'log-level': logLevelFlag,
+    engine: engineFlag,
+    compression,
+    'encryption-key-file': keyFile,
+    'encryption-key-env': keyEnvironment,
+    parent,
+  };
+
+  async run(): Promise<CheckpointResult> {
+    const { args, flags } = await this.parse(Checkpoint);
+    refuseUnsupported(flags);
+    refuseUrl(flags.to);
+    if (!/^[1-9][0-9]*$/.test(args.pid)) throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
+    if (flags.timeout !== undefined && !(Number(flags.timeout) > 0)) throw new Failure(`--timeout ${flags.timeout} is not a number of seconds above 0`);
+    const argv = [args.pid, '--to', flags.to];
+    if (flags['leave-running']) argv.push('--leave-running');
+    if (flags['self-contained']) argv.push('--self-contained');
+    if (flags.timeout !== undefined) argv.push('--timeout', flags.timeout);
+    if (flags.stats !== undefined) argv.push('--stats', flags.stats);
+    if (flags['log-level']) argv.push('--log-level', flags['log-level']);
+
+    const progress = new Progress(`checkpoint ${args.pid}`);
+    const { errorStyle } = this;
+    try {
+      const result = await runCheckpoint(argv, {
+        log: (level, message) => {
+          progress.end();
+          const coloured = level === 'error' ? errorStyle.red(level) : level === 'warn' ? errorStyle.yellow(level) : errorStyle.dim(level);
+          process.stderr.write(`${coloured}: ${printable(message)}\n`);
+        },
+        progress: (done, total) => progress.update(done, total),
+      });
+      progress.end();
+      this.present(result, flags.json ?? false, (document) => [
+        `${printable(document.image)}  ${this.style.dim(`${bytes(document.bytes)}, generation ${document.generation}`)}`,
+      ]);
+      return result;
+    } finally {
+      progress.end();
+    }
+  }
+}
