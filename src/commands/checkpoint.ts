@@ -11,8 +11,13 @@ const { compression, parent, 'encryption-key-file': keyFile, 'encryption-key-env
 export default class Checkpoint extends DocumentCommand {
   static override summary = 'Capture a process that `warp-tool run` started; returns when the image is durable.';
   static override description = 'The process dies of SIGKILL (status 137) after that, unless --leave-running is given.';
-  static override examples = ['<%= config.bin %> checkpoint 1234 --to /tmp/image', '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running'];
-  static override args = { pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }) };
+  static override examples = [
+    '<%= config.bin %> checkpoint 1234 --to /tmp/image',
+    '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running',
+  ];
+  static override args = {
+    pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }),
+  };
   static override flags = {
     to: Flags.string({ description: 'Directory for the image (core.img); made if it is not there.', required: true, helpValue: 'DIR' }),
     'leave-running': Flags.boolean({ description: 'Let the process go on after the capture.' }),
@@ -31,8 +36,10 @@ export default class Checkpoint extends DocumentCommand {
     const { args, flags } = await this.parse(Checkpoint);
     refuseUnsupported(flags);
     refuseUrl(flags.to);
-    if (!/^[1-9][0-9]*$/.test(args.pid)) throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
-    if (flags.timeout !== undefined && !(Number(flags.timeout) > 0)) throw new Failure(`--timeout ${flags.timeout} is not a number of seconds above 0`);
+    if (!/^[1-9][0-9]*$/.test(args.pid))
+      throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
+    if (flags.timeout !== undefined && !(Number(flags.timeout) > 0))
+      throw new Failure(`--timeout ${flags.timeout} is not a number of seconds above 0`);
     const argv = [args.pid, '--to', flags.to];
     if (flags['leave-running']) argv.push('--leave-running');
     if (flags['self-contained']) argv.push('--self-contained');

@@ -7,7 +7,11 @@ export const logLevelFlag = Flags.string({
 });
 
 /** Flags of the command line contract that the engine does not have yet: known, so that they are refused by name rather than ignored. */
-export const engineFlag = Flags.string({ description: 'Engine to use.', options: ['warp', 'criu', 'simengine', 'pauseengine'], default: 'warp' });
+export const engineFlag = Flags.string({
+  description: 'Engine to use.',
+  options: ['warp', 'criu', 'simengine', 'pauseengine'],
+  default: 'warp',
+});
 
 export const notYetFlags = {
   concurrent: Flags.boolean({ hidden: true }),

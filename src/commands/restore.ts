@@ -9,7 +9,10 @@ const { concurrent, policies, 'encryption-key-file': keyFile, 'encryption-key-en
 export default class Restore extends WarpCommand {
   static override summary = 'Bring a process back from its image; standard streams are those of this command.';
   static override description = "warp-tool becomes the process: the exit status is the program's own, 128 + signal when it died of one.";
-  static override examples = ['<%= config.bin %> restore /tmp/image', '<%= config.bin %> restore /tmp/image --env PORT=8081 --stats /tmp/restore.json'];
+  static override examples = [
+    '<%= config.bin %> restore /tmp/image',
+    '<%= config.bin %> restore /tmp/image --env PORT=8081 --stats /tmp/restore.json',
+  ];
   static override args = { image: imageArgument };
   static override flags = {
     'no-direct-map': Flags.boolean({ description: 'Read all memory at once rather than mapping the image.' }),

@@ -9,7 +9,10 @@ export default class Run extends WarpCommand {
   static override summary = 'Start a program ready to be checkpointed: no privilege, no change to its source.';
   static override description = "warp-tool becomes the program: same pid, same standard streams, and the program's own exit status.";
   static override usage = 'run [--image DIR] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
-  static override examples = ['<%= config.bin %> run -- node server.js', '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py'];
+  static override examples = [
+    '<%= config.bin %> run -- node server.js',
+    '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
+  ];
   static override flags = {
     image: Flags.string({ description: 'Image directory for checkpoints that the program itself asks for.', helpValue: 'DIR' }),
     'log-level': logLevelFlag,

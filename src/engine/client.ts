@@ -44,7 +44,9 @@ export async function runCheckpoint(
   try {
     const [{ code, signal }] = await Promise.all([ended, lines]);
     if (code === 0 && result) return result;
-    throw new Failure(problem ?? (signal ? `the checkpoint client was ended by ${signal}` : `the checkpoint client ended with status ${code}`));
+    throw new Failure(
+      problem ?? (signal ? `the checkpoint client was ended by ${signal}` : `the checkpoint client ended with status ${code}`),
+    );
   } finally {
     process.off('SIGTERM', forward).off('SIGHUP', forward).off('SIGINT', ignore);
   }
@@ -54,8 +56,11 @@ function parse(line: string): Event {
   try {
     return JSON.parse(line) as Event;
   } catch (error) {
-    throw new Failure(`warp-checkpoint printed something else than JSON: ${line.slice(0, 200)}; run \`npm run build\` to bring both parts together`, {
-      cause: error,
-    });
+    throw new Failure(
+      `warp-checkpoint printed something else than JSON: ${line.slice(0, 200)}; run \`npm run build\` to bring both parts together`,
+      {
+        cause: error,
+      },
+    );
   }
 }
