@@ -1,12 +1,13 @@
 #!/usr/bin/env node
 /**
- * Installs the programs that the end-to-end tests run besides the project itself, where this machine is a Debian (or derivative) on which
+ * Runs `npm ci` where that has not been done, and installs the programs that the end-to-end tests run besides the project itself, where this machine is a Debian (or derivative) on which
  * that is allowed: as root, or through `sudo -n`. Elsewhere it prints what is missing; tests of missing programs are skipped by name.
  * Nothing that is there already is touched, so it can run before every `npm test`. WARP_TEST_INSTALL=0 turns installing off.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 const needs = [
   { command: 'gcc', package: 'gcc', why: 'builds the engine and the C test programs', required: true },
@@ -56,6 +57,13 @@ function aptGet(prefix, ...args) {
   return result.status === 0
     ? undefined
     : (result.stderr ?? '').trim().split('\n').at(-1) || `apt-get ended with ${result.status ?? result.signal}`;
+}
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+if (!isAccessible(join(root, 'node_modules/.package-lock.json'), constants.R_OK)) {
+  console.log('Installing the npm packages of package-lock.json (npm ci).');
+  const result = spawnSync('npm', ['ci', '--no-audit', '--no-fund'], { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
+  if (result.status !== 0) process.exit(1);
 }
 
 let missing = needs.filter((need) => !isPresent(need));
