@@ -38,8 +38,9 @@ export default class Maps extends ImageCommand {
   private *render({ maps: rows, total }: Document): Generator<string> {
     const { style } = this;
     const packed = rows.some((row) => row.packed !== row.stored);
-    const known = <K extends 'resident' | 'zero' | 'from_file' | 'absent'>(key: K): boolean =>
-      rows.some((row) => row[key] !== null && row[key] !== 0);
+    // The content of [vvar] is the kernel's: that it is not here is no news.
+    const known = (key: 'resident' | 'zero' | 'from_file' | 'absent'): boolean =>
+      rows.some((row) => row.kind !== 'vvar' && row[key] !== null && row[key] !== 0);
     const dim = (text: string): string => style.dim(text);
     const size = (title: string, key: 'mapped' | 'resident' | 'stored' | 'zero' | 'from_file' | 'absent' | 'packed'): Column<Row> => ({
       title,
@@ -71,7 +72,7 @@ export default class Maps extends ImageCommand {
     if (packed) parts.push(`${bytes(total.packed)} packed`);
     if (total.zero !== 0) parts.push(`${bytes(total.zero)} zero`);
     if (total.from_file !== 0) parts.push(`${bytes(total.from_file)} in files`);
-    if (total.absent !== 0) parts.push(`${bytes(total.absent)} absent`);
+    if (known('absent')) parts.push(`${bytes(total.absent)} absent`);
     yield dim(`${count(total.areas, 'area')}: ${parts.join(', ')}`);
   }
 }

@@ -99,7 +99,8 @@ export default class Show extends ImageCommand {
     const rows: KindRow[] = [...memory.by_kind, { kind: 'all', ...memory }];
     const packed = rows.some((row) => row.packed !== row.stored);
     const cell = (title: string, key: 'mapped' | 'resident' | 'stored' | 'packed' | 'zero' | 'from_file' | 'absent'): Column<KindRow>[] =>
-      rows.every((row) => row[key] === null || row[key] === 0)
+      // The content of [vvar] is the kernel's: that it is not here is no news.
+      memory.by_kind.every((row) => row[key] === null || row[key] === 0 || (key === 'absent' && row.kind === 'vvar'))
         ? []
         : [{ title, align: 'right', cell: (row) => (row[key] === null ? '?' : row[key] === 0 ? '-' : bytes(row[key])) }];
     const layout: Column<KindRow>[] = [

@@ -179,5 +179,5 @@ function registersOf(image: Image, thread: Thread): Registers {
 
 /** A register's bytes as one number: hexadecimal, most significant byte first. */
 function bigEndianText(register: Buffer): string {
-  return Buffer.from(register).reverse().toString('hex');
+  return Buffer.from(register.toReversed()).toString('hex');
 }

@@ -120,6 +120,7 @@ function detailOf(
         capacity: pipe.capacity,
         no_reader: (pipe.flags & 1) !== 0,
         no_writer: (pipe.flags & 2) !== 0,
+        packets: (pipe.flags & 4) !== 0,
         ends: otherHolders(image, kind, detail, description, holders),
       };
     }

@@ -45,12 +45,21 @@ export function protectionText(vma: Pick<Vma, 'protection' | 'shared'>): string 
   return `${protection & 1 ? 'r' : '-'}${protection & 2 ? 'w' : '-'}${protection & 4 ? 'x' : '-'}${sharing}`;
 }
 
-type Area = Omit<Vma, 'stored' | 'zero' | 'fromFile' | 'absent' | 'packed' | 'stackOf'>;
+/** `recorded`: what the note `vmas` says is stored, without the holes that bridge gaps; null in foreign core files. */
+type Area = Omit<Vma, 'stored' | 'zero' | 'fromFile' | 'absent' | 'packed' | 'stackOf'> & { recorded: bigint | null };
 
 export function buildVmas(image: Image): Vma[] {
   const areas = image.ours ? ourAreas(image) : foreignAreas(image);
-  const vmas: Vma[] = areas.map((area) => ({ ...area, stored: 0n, zero: 0n, fromFile: 0n, absent: 0n, packed: 0n, stackOf: null }));
-  addContent(vmas, image);
+  const vmas: Vma[] = areas.map(({ recorded: _, ...area }) => ({
+    ...area,
+    stored: 0n,
+    zero: 0n,
+    fromFile: 0n,
+    absent: 0n,
+    packed: 0n,
+    stackOf: null,
+  }));
+  addContent(vmas, areas, image);
   markStacks(vmas, image);
   return vmas;
 }
@@ -71,6 +80,7 @@ function ourAreas(image: Image): Area[] {
       file: record.file === NONE ? null : record.file,
       object: record.object === NONE ? null : record.object,
       resident: record.resident,
+      recorded: record.stored,
       absence: kind === 'file' ? 'file' : kind === 'vvar' ? 'unknown' : 'zero',
     });
   }
@@ -114,19 +124,21 @@ function foreignAreas(image: Image): Area[] {
   return unlisted.length > 0 ? areas.toSorted((a, b) => (a.start < b.start ? -1 : 1)) : areas;
 }
 
-const NOTHING_KNOWN = { shared: null, flags: [], file: null, object: null, resident: null };
+const NOTHING_KNOWN = { shared: null, flags: [], file: null, object: null, resident: null, recorded: null };
 
-function addContent(vmas: Vma[], image: Image): void {
+function addContent(vmas: Vma[], areas: readonly Area[], image: Image): void {
   const segments = image.memory.segments;
   const packed = packedSizes(image);
   let next = 0;
-  for (const vma of vmas) {
+  for (const [at, vma] of vmas.entries()) {
+    let chunked = false;
     while (next < segments.length && segments[next]!.address + segments[next]!.memorySize <= vma.start) next++;
     for (let index = next; index < segments.length && segments[index]!.address < vma.end; index++) {
       const segment = segments[index]!;
       const from = max(segment.address, vma.start);
       const to = min(segment.address + segment.memorySize, vma.end);
       if (segment.type === PT_WARP_CHUNKED) {
+        chunked = true;
         vma.stored += to - from;
         vma.packed += packed(segment.offset + (from - segment.address), to - from);
         continue;
@@ -134,6 +146,11 @@ function addContent(vmas: Vma[], image: Image): void {
       const stored = max(0n, min(segment.address + segment.fileSize, to) - from);
       vma.stored += stored;
       vma.packed += stored;
+    }
+    const { recorded } = areas[at]!;
+    if (recorded !== null && recorded < vma.stored) {
+      vma.stored = recorded;
+      if (!chunked) vma.packed = recorded;
     }
     const rest = vma.end - vma.start - vma.stored;
     if (vma.absence === 'zero') vma.zero = rest;

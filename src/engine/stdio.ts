@@ -19,6 +19,7 @@ const nonBlockingAtStart = new Map([1, 2].map((fd) => [fd, nonBlocking(fd)]));
 export function restoreStandardStreams(): void {
   for (const stream of [process.stdout, process.stderr]) {
     if (nonBlockingAtStart.get(stream.fd)) continue;
+    // oxlint-disable-next-line no-underscore-dangle -- the only way to fcntl from JavaScript
     (stream as unknown as { _handle?: { setBlocking?: (blocking: boolean) => void } })._handle?.setBlocking?.(true);
   }
 }
