@@ -341,3 +341,11 @@ it('every command has help, also as `help COMMAND`', () => {
   }
   expect(warpTool('help', 'show').stdout).toBe(warpTool('show', '--help').stdout);
 });
+
+it('docs/commands.md names every command and every flag', () => {
+  const document = readFileSync(join(root, 'docs/commands.md'), 'utf8');
+  for (const [name, command] of Object.entries(COMMANDS)) {
+    expect(document, name).toMatch(new RegExp(`^\\| \`${name}\\b`, 'm'));
+    for (const flag of Object.keys({ ...command.baseFlags, ...command.flags })) expect(document, `${name} --${flag}`).toContain(`--${flag}`);
+  }
+});
