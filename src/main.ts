@@ -21,7 +21,9 @@ export async function main(argv: string[]): Promise<void> {
     });
   }
   try {
-    await run(argv, fileURLToPath(new URL('..', import.meta.url)));
+    // No plugins from the user's home: it may be somebody else's, and nothing may slow down the start.
+    const root = fileURLToPath(new URL('..', import.meta.url));
+    await run(argv, { root, userPlugins: false, devPlugins: false });
   } catch (error) {
     reportError(error, argv);
   }
