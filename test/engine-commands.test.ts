@@ -303,6 +303,28 @@ describe('the image', () => {
   });
 });
 
+it('the image of a process that renamed itself opens in GDB without a warning', async (context) => {
+  const reason = missing('gdb');
+  if (reason) context.skip(reason);
+  const source = String.raw`
+#include <stdio.h>
+#include <sys/prctl.h>
+int main(void) {
+  char line[100];
+  prctl(PR_SET_NAME, "another name");
+  while (fgets(line, sizeof line, stdin) != NULL) { puts("1"); fflush(stdout); }
+}
+`;
+  const target = start('run', '--', compile(directory, 'renamed', source));
+  expect(await target.ask()).toBe(1);
+  const renamed = join(directory, 'renamed-image');
+  expect(tool('checkpoint', String(target.child.pid), '--to', renamed)).toMatchObject({ status: 0, stderr: '' });
+  const { stdout, stderr } = tool('gdb', renamed, '--', '-nx', '-batch', '-ex', 'thread apply all bt');
+  expect(`${stdout}${stderr}`).not.toMatch(/warning/i);
+  expect(stdout).toContain('"another name"');
+  expect(functions(stdout).get(target.child.pid!)).toContain('main');
+});
+
 describe('restore', () => {
   it('becomes the process that goes on, again and again from one image, with the exit status of the program', async () => {
     for (let round = 0; round < 3; round++) {

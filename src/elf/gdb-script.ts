@@ -44,20 +44,37 @@ export async function gdbScript(image: Image): Promise<string> {
     lines.push(`echo warp-tool: ${echoed(path)} ${await mismatch(modules, vma)}: no symbols from it\\n`);
   }
 
-  const hasMusl = [...files.keys()].some((path) => /\/(ld-musl-|libc\.musl-)/.test(path));
+  const hasMusl = [...files.keys()].some((path) => /\/(ld-musl-|libc\.musl-)|-musl\/libc\.so$/.test(path));
   if (hasMusl) lines.push('# musl has no libthread_db.', 'set auto-load libthread-db off');
   if (foreign.length > 0) lines.push('# Libraries are loaded one by one below: some have changed.', 'set auto-solib-add off');
 
   const program = executable === null ? undefined : files.get(executable);
   const state = program ? await modules.state(program) : 'unknown';
+  const core = `core-file ${argument(resolve(image.source.name))}`;
   if (executable !== null && (state === 'same' || state === 'unknown')) {
-    lines.push(`file ${argument(executable)}`);
-  } else if (executable !== null) {
-    lines.push(
-      `echo warp-tool: ${echoed(executable)} ${await mismatch(modules, program!)}: no symbols from it; give GDB the old one with: file PATH\\n`,
-    );
+    const file = `file ${argument(executable)}`;
+    if (state === 'same' && image.kernelNote('prpsinfo')?.name !== basename(executable).slice(0, 15)) {
+      lines.push(
+        core,
+        '# The process had renamed itself. GDB would warn of that: it compares names where it finds no build-id in the core; warp-tool has',
+        '# compared the build-ids.',
+        'set logging file /dev/null',
+        'set logging redirect on',
+        'set logging enabled on',
+        file,
+        'set logging enabled off',
+        ...(foreign.length > 0 ? [] : ['sharedlibrary']),
+      );
+    } else {
+      lines.push(file, core);
+    }
+  } else {
+    if (executable !== null) {
+      const why = await mismatch(modules, program!);
+      lines.push(`echo warp-tool: ${echoed(executable)} ${why}: no symbols from it; give GDB the old one with: file PATH\\n`);
+    }
+    lines.push(core);
   }
-  lines.push(`core-file ${argument(resolve(image.source.name))}`);
   if (foreign.length > 0) for (const path of matching) lines.push(`sharedlibrary ${libraryPattern(path)}`);
 
   for (const [index, thread] of image.threads().entries()) {
