@@ -2,7 +2,8 @@ import type { Image } from '../elf/image.js';
 import { auxv } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
-import { hex, printable } from '../terminal/format.js';
+import { hex } from '../hex.js';
+import { printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
 
 type Document = Static<typeof auxv>;

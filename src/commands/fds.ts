@@ -2,7 +2,7 @@ import type { Image } from '../elf/image.js';
 import { descriptorsOf } from '../elf/descriptors.js';
 import { Failure } from '../failure.js';
 import { fds } from '../schemas/index.js';
-import type { Static } from '../schemas/builder.js';
+import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
 import { bytes, count, duration, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
@@ -39,36 +39,9 @@ function flagsText(row: Row): string {
   );
 }
 
-interface Detail {
-  size: string;
-  stream: string;
-  unread: number;
-  capacity: number;
-  ends: number[];
-  no_reader: boolean;
-  no_writer: boolean;
-  family: string;
-  type: string;
-  state: string;
-  local: string;
-  remote: string;
-  backlog: number;
-  peer: number[];
-  count: string;
-  semaphore: boolean;
-  clock: string;
-  left_ns: string;
-  interval_ns: string;
-  signals: string[];
-  watches: { fd: number; events: string[]; path: string }[];
-  object: string;
-  name: string;
-  locks: { kind: string; exclusive: boolean }[];
-}
-
 /** What a person wants to know of a descriptor, in one line. */
 function describe(row: Row): string {
-  const detail = row.detail as Partial<Detail>;
+  const { detail } = row;
   const parts: string[] = [];
   const unread = (): void => {
     if (detail.unread) parts.push(`${bytes(detail.unread)} unread`);
@@ -101,13 +74,13 @@ function describe(row: Row): string {
       break;
     case 'timerfd':
       parts.push(`${detail.clock}, ${detail.left_ns === '0' ? 'disarmed' : `due in ${duration(Number(detail.left_ns) / 1e6)}`}`);
-      if (detail.interval_ns !== '0') parts.push(`every ${duration(Number(detail.interval_ns) / 1e6)}`);
+      if (detail.interval_ns !== undefined && detail.interval_ns !== '0') parts.push(`every ${duration(Number(detail.interval_ns) / 1e6)}`);
       break;
     case 'signalfd':
       parts.push((detail.signals ?? []).join(' '));
       break;
     case 'epoll':
-      parts.push(`watches ${(detail.watches ?? []).map((watch) => `${watch.fd}(${watch.events.join('|')})`).join(' ') || 'nothing'}`);
+      parts.push(`watches ${(detail.watches ?? []).map((watch) => `${watch.fd}(${watch.events?.join('|')})`).join(' ') || 'nothing'}`);
       break;
     case 'inotify':
       parts.push(`watches ${(detail.watches ?? []).map((watch) => watch.path).join(' ') || 'nothing'}`);
@@ -127,7 +100,7 @@ function fdList(list: readonly number[]): string {
   return `${list.length === 1 ? 'fd' : 'fds'} ${list.join(' ')}`;
 }
 
-function protocolName({ family, type }: Partial<Detail>): string {
+function protocolName({ family, type }: Row['detail']): string {
   if (family === 'ipv4' || family === 'ipv6') {
     const name = { stream: 'tcp', datagram: 'udp' }[type ?? ''] ?? type;
     return family === 'ipv6' ? `${name}6` : `${name}`;
@@ -148,7 +121,7 @@ function collectFds(image: Image): Document {
       close_on_exec: one.closeOnExec,
       access: one.access,
       status_flags: one.statusFlags,
-      offset: one.offset === null ? null : Number(one.offset),
+      offset: one.offset === null || one.offset < 0n ? null : byteCountOf(one.offset),
       path: one.path,
       description: one.description,
       shared_with: one.sharedWith,

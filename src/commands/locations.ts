@@ -2,7 +2,8 @@ import { basename } from 'node:path';
 import type { Location } from '../elf/modules.js';
 import type { threads } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
-import { hex, printable } from '../terminal/format.js';
+import { hex } from '../hex.js';
+import { printable } from '../terminal/format.js';
 
 export type Frame = Static<typeof threads>['threads'][number]['location'];
 

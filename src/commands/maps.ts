@@ -5,7 +5,8 @@ import { protectionText, type Vma } from '../elf/vmas.js';
 import { maps } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
-import { bytes, count, hex, printable } from '../terminal/format.js';
+import { hex } from '../hex.js';
+import { bytes, count, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
 
 type Document = Static<typeof maps>;

@@ -4,7 +4,8 @@ import { NOTE_OWNER, projectNotes, type NoteName } from '../elf/schema.js';
 import { notes } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
-import { bytes, hex } from '../terminal/format.js';
+import { hex } from '../hex.js';
+import { bytes } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
 
 type Document = Static<typeof notes>;

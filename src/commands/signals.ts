@@ -6,7 +6,7 @@ import { Failure } from '../failure.js';
 import { signals } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
-import { hex } from '../terminal/format.js';
+import { hex } from '../hex.js';
 import { ImageCommand, imageArgument } from './base.js';
 import { frameOf, frameText } from './locations.js';
 

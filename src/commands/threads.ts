@@ -8,7 +8,8 @@ import { systemCallName } from '../elf/system-calls.js';
 import { threads } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
-import { hex, printable } from '../terminal/format.js';
+import { hex } from '../hex.js';
+import { printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
 import { frameOf, frameText } from './locations.js';
 

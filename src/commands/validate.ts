@@ -4,7 +4,8 @@ import { findingOf, validateImage, type Checked, type Finding } from '../elf/val
 import { ImageError } from '../failure.js';
 import { validate } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
-import { bytes, count, hex, printable } from '../terminal/format.js';
+import { hex } from '../hex.js';
+import { bytes, count, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
 

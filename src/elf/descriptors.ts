@@ -1,6 +1,10 @@
+import { byteCountOf, type Static } from '../schemas/builder.js';
+import type { descriptorDetail } from '../schemas/index.js';
 import type { Image } from './image.js';
 import { nameOf, names, NONE, type NoteRecord } from './schema.js';
 import { signalNames } from './signals.js';
+
+export type DescriptorDetail = Static<typeof descriptorDetail>;
 
 /** Open-file status flags (asm-generic/fcntl.h), without the access mode. */
 const STATUS_FLAGS: [number, string][] = [
@@ -58,8 +62,8 @@ export interface Descriptor {
   description: number;
   /** Other descriptors of the same description. */
   sharedWith: number[];
-  /** What only this kind has: plain JSON values. */
-  detail: Record<string, unknown>;
+  /** What only this kind has. */
+  detail: DescriptorDetail;
 }
 
 /** The file descriptors of an image of ours, in ascending order. */
@@ -75,11 +79,11 @@ export function descriptorsOf(image: Image): Descriptor[] {
     const detail = detailOf(image, kind, record, description, holders);
     const held = locks.filter((lock) => lock.fd === number);
     if (held.length > 0) {
-      detail['locks'] = held.map((lock) => ({
+      detail.locks = held.map((lock) => ({
         kind: nameOf(names.lockKind, lock.kind),
         exclusive: lock.exclusive === 1,
-        start: lock.start.toString(),
-        end: lock.end === (1n << 64n) - 1n ? null : lock.end.toString(),
+        start: byteCountOf(lock.start),
+        end: lock.end === (1n << 64n) - 1n ? null : byteCountOf(lock.end),
       }));
     }
     return {
@@ -104,13 +108,13 @@ function detailOf(
   { detail, size, inode }: NoteRecord<'descriptions'>,
   description: number,
   holders: Map<number, number[]>,
-): Record<string, unknown> {
+): DescriptorDetail {
   switch (kind) {
     case 'file':
     case 'directory':
-      return { size: size.toString(), inode: inode.toString() };
+      return { size: byteCountOf(size), inode: inode.toString() };
     case 'caller':
-      return { stream: ['stdin', 'stdout', 'stderr'][detail] ?? detail };
+      return { stream: ['stdin', 'stdout', 'stderr'][detail] ?? String(detail) };
     case 'pipe':
     case 'fifo': {
       if (detail === NONE) return {};
@@ -172,7 +176,7 @@ function detailOf(
       return {
         object: nameOf(names.objectKind, object.kind),
         name: object.name.toString(),
-        size: object.size.toString(),
+        size: byteCountOf(object.size),
         seals: object.seals,
       };
     }

@@ -1,7 +1,7 @@
 import { Failure, ImageError } from '../failure.js';
 import { PT_LOAD, PT_WARP_CHUNKED, type Segment } from './segments.js';
 import type { ByteSource } from './source.js';
-import { hex } from '../terminal/format.js';
+import { hex } from '../hex.js';
 
 /** The memory of an image by address: content is read from the source when it is asked for, never before. */
 export class Memory {

@@ -1,5 +1,5 @@
 import { ImageError } from '../failure.js';
-import { hex } from '../terminal/format.js';
+import { hex } from '../hex.js';
 import type { Anchor, Image } from './image.js';
 import { decodeKernelNote, kernelNoteKey, kernelNotes } from './kernel-notes/index.js';
 import {

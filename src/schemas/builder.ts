@@ -1,6 +1,6 @@
 /**
  * JSON Schemas (draft 2020-12) of what --json prints, built so that TypeScript knows the same shapes: a command cannot return what its schema
- * does not allow. Every property is always there; what an image does not tell is null.
+ * does not allow. Every property is always there, what an image does not tell is null; the one exception is `partial`.
  */
 declare const shape: unique symbol;
 export interface Schema<T> {
@@ -38,6 +38,12 @@ export const object = <P extends Record<string, Schema<unknown>>>(properties: P)
     required: Object.keys(properties),
     additionalProperties: false,
   });
+
+/** An object of which any properties may be missing. */
+export const partial = <P extends Record<string, Schema<unknown>>>(properties: P): Schema<{ [K in keyof P]?: Static<P[K]> }> => {
+  const { required: _, ...json } = object(properties).json;
+  return make(json);
+};
 
 /** The form of `byteCount` for a value. */
 export function byteCountOf(value: bigint): number | string {

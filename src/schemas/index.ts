@@ -1,4 +1,4 @@
-import { array, boolean, byteCount, hexadecimal, integer, map, nullable, object, oneOf, string, type Schema } from './builder.js';
+import { array, boolean, byteCount, hexadecimal, integer, map, nullable, object, oneOf, partial, string, type Schema } from './builder.js';
 
 const warnings = array(string(), 'what is odd about the image, one line each');
 const image = string('path of the core file');
@@ -140,6 +140,59 @@ export const maps = object({
   ),
 });
 
+const decimal = (description: string): Schema<string> => string(`${description}, decimal`);
+
+/** What only descriptors of one kind have. */
+export const descriptorDetail = partial({
+  size: byteCount('file, directory, object'),
+  inode: decimal('file, directory: inode number'),
+  stream: string('caller: stdin, stdout or stderr'),
+  unread: integer('pipe, fifo, socket: bytes not yet read'),
+  capacity: integer('pipe, fifo: bytes'),
+  no_reader: boolean('pipe, fifo: nobody had it open for reading'),
+  no_writer: boolean('pipe, fifo: nobody had it open for writing'),
+  packets: boolean('pipe, fifo: packet mode (O_DIRECT)'),
+  ends: array(integer(), 'pipe, fifo: descriptors of the other end'),
+  family: string('socket'),
+  type: string('socket'),
+  protocol: integer('socket'),
+  state: string('socket: unconnected, listening, pair, connected, bound'),
+  local: string('socket: address; empty for none'),
+  remote: string('socket: address; empty for none'),
+  backlog: integer('socket'),
+  peer: array(integer(), 'socket: descriptors of the other end of a pair'),
+  shutdown: array(string(), 'socket: read, write'),
+  count: decimal('eventfd'),
+  semaphore: boolean('eventfd'),
+  clock: string('timerfd'),
+  left_ns: decimal('timerfd: 0 when disarmed'),
+  interval_ns: decimal('timerfd'),
+  ticks: decimal('timerfd: expirations not yet read'),
+  signals: array(string(), 'signalfd'),
+  watches: array(
+    partial({
+      fd: integer('epoll'),
+      events: array(string(), 'epoll: EPOLL…'),
+      data: hexadecimal('epoll'),
+      watch: integer('inotify: watch descriptor'),
+      mask: hexadecimal('inotify'),
+      path: string('inotify'),
+    }),
+    'epoll, inotify',
+  ),
+  object: string('object: memfd, shared-anonymous, deleted-file'),
+  name: string('object'),
+  seals: integer('object: F_SEAL_ bits'),
+  locks: array(
+    object({
+      kind: string('posix, flock, ofd'),
+      exclusive: boolean(),
+      start: byteCount(),
+      end: nullable(byteCount('last byte; null: to the end')),
+    }),
+  ),
+});
+
 export const fds = object({
   image,
   warnings,
@@ -154,7 +207,7 @@ export const fds = object({
       path: string('as /proc/PID/fd shows it'),
       description: integer('descriptors with the same number share one open file description'),
       shared_with: array(integer('other descriptors of the same description')),
-      detail: map({ json: {} } as Schema<unknown>),
+      detail: descriptorDetail,
     }),
   ),
 });

@@ -1,8 +1,3 @@
-/** `0x` and lower-case hexadecimal digits, at least `digits` of them. */
-export function hex(value: bigint | number, digits = 0): string {
-  return `0x${value.toString(16).padStart(digits, '0')}`;
-}
-
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
 
 /** A number of bytes for people: three significant digits and a binary unit. `0` for zero. */
