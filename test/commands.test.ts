@@ -24,6 +24,13 @@ let ours: string;
 let foreign: string | { skip: string };
 
 const address = (family: number, ...bytes: number[]): Buffer => Buffer.from([family, 0, ...bytes]);
+/** A message in a socket's unread data: length, zero, bytes, padding. */
+const message = (text: string): Buffer => {
+  const raw = Buffer.alloc(8 + Math.ceil(text.length / 8) * 8);
+  raw.writeUInt32LE(text.length);
+  raw.write(text, 8);
+  return raw;
+};
 const NONE = 0xffffffff;
 
 beforeAll(async () => {
@@ -60,6 +67,8 @@ beforeAll(async () => {
         { number: 5, description: 2 },
         { number: 6, description: 3 },
         { number: 7, description: 4 },
+        { number: 8, description: 5 },
+        { number: 9, description: 6 },
       ],
       descriptions: [
         { kind: 14, detail: 0 },
@@ -67,8 +76,14 @@ beforeAll(async () => {
         { kind: 7, detail: 0, status_flags: 0o4002, path: Buffer.from('socket:[5]') },
         { kind: 9, detail: NONE, status_flags: 2 },
         { kind: 5, detail: 0, status_flags: 1, path: Buffer.from('pipe:[9]') },
+        { kind: 7, detail: 1, status_flags: 2, path: Buffer.from('socket:[6]') },
+        { kind: 7, detail: 2, status_flags: 2, path: Buffer.from('socket:[7]') },
       ],
-      sockets: [{ family: 2, type: 1, state: 2, backlog: 128, peer: NONE, local: address(2, 0x1f, 0x90, 127, 0, 0, 1) }],
+      sockets: [
+        { family: 2, type: 1, state: 2, backlog: 128, peer: NONE, local: address(2, 0x1f, 0x90, 127, 0, 0, 1) },
+        { family: 1, type: 5, state: 3, peer: 2, data: Buffer.concat([message('one'), message('twelve bytes')]) },
+        { family: 1, type: 5, state: 3, peer: 1 },
+      ],
       pipes: [{ inode: 9n, capacity: 65536, flags: 1, data: Buffer.from('unread') }],
       epoll_watches: [{ description: 3, fd: 5, events: 0x80000001, target: 2, data: 0xfeedn }],
       signal_actions: [
@@ -240,6 +255,8 @@ describe('output', () => {
       { fd: 5, kind: 'socket', status_flags: ['O_NONBLOCK'], detail: { state: 'listening', local: '127.0.0.1:8080', backlog: 128 } },
       { fd: 6, kind: 'epoll', detail: { watches: [{ fd: 5, events: ['IN', 'ET'], data: '0xfeed' }] } },
       { fd: 7, kind: 'pipe', access: 'write', detail: { unread: 6, no_reader: true } },
+      { fd: 8, kind: 'socket', detail: { state: 'pair', type: 'seqpacket', unread: 15, peer: [9] } },
+      { fd: 9, kind: 'socket', detail: { state: 'pair', unread: 0, peer: [8] } },
     ]);
     const text = warpTool('fds', ours).stdout;
     expect(text).toMatch(/^ 5 +socket +rw +- +nonblock +tcp listening, 127\.0\.0\.1:8080, backlog 128$/m);
@@ -346,6 +363,7 @@ it('docs/commands.md names every command and every flag', () => {
   const document = readFileSync(join(root, 'docs/commands.md'), 'utf8');
   for (const [name, command] of Object.entries(COMMANDS)) {
     expect(document, name).toMatch(new RegExp(`^\\| \`${name}\\b`, 'm'));
-    for (const flag of Object.keys({ ...command.baseFlags, ...command.flags })) expect(document, `${name} --${flag}`).toContain(`--${flag}`);
+    for (const flag of Object.keys({ ...command.baseFlags, ...command.flags }))
+      expect(document, `${name} --${flag}`).toContain(`--${flag}`);
   }
 });

@@ -44,7 +44,7 @@ function describe(row: Row): string {
   const { detail } = row;
   const parts: string[] = [];
   const unread = (): void => {
-    if (detail.unread) parts.push(`${bytes(detail.unread)} unread`);
+    if (detail.unread && row.access !== 'write') parts.push(`${bytes(detail.unread)} unread`);
   };
   switch (row.kind) {
     case 'caller':

@@ -255,7 +255,7 @@ async function collectShow(image: Image): Promise<Document> {
 function signalOf(image: Image): Document['signal'] {
   const thread = image.threads()[0];
   if (!thread || thread.status.signal === 0) return null;
-  const information = image.kernelNote('siginfo', thread.notes);
+  const information = image.threadNote('siginfo', thread);
   const number = thread.status.signal;
   const same = information?.signal === number ? information : null;
   return {

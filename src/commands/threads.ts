@@ -158,7 +158,7 @@ export function systemCallOf(thread: Thread): string | null {
 
 function registersOf(image: Image, thread: Thread): Registers {
   const extended = image.xstate(thread);
-  const legacy = extended?.legacy ?? image.kernelNote('fpregset', thread.notes);
+  const legacy = extended?.legacy ?? image.threadNote('fpregset', thread);
   const vectors = extended?.zmm ?? extended?.ymm ?? legacy?.xmm ?? [];
   const prefix = extended?.zmm ? 'zmm' : extended?.ymm ? 'ymm' : 'xmm';
   const numbered = <T>(name: string, values: readonly T[], text: (value: T) => string): Record<string, string> =>

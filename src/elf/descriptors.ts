@@ -1,3 +1,5 @@
+import { ImageError } from '../failure.js';
+import { hex } from '../hex.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import type { descriptorDetail } from '../schemas/index.js';
 import type { Image } from './image.js';
@@ -68,16 +70,13 @@ export interface Descriptor {
 
 /** The file descriptors of an image of ours, in ascending order. */
 export function descriptorsOf(image: Image): Descriptor[] {
-  const descriptions = image.table('descriptions');
-  const holders = new Map<number, number[]>();
-  for (const { number, description } of image.table('descriptors')) holders.set(description, [...(holders.get(description) ?? []), number]);
-  const locks = [...image.table('locks')];
+  const relations = relationsOf(image);
   const found = [...image.table('descriptors')].map(({ number, flags, description }) => {
-    const record = descriptions.get(description);
+    const record = relations.descriptions[description]!;
     const kind = nameOf(names.descriptionKind, record.kind);
     const accessMode = record.status_flags & 3;
-    const detail = detailOf(image, kind, record, description, holders);
-    const held = locks.filter((lock) => lock.fd === number);
+    const detail = detailOf(image, kind, record, description, relations);
+    const held = relations.locks.get(number) ?? [];
     if (held.length > 0) {
       detail.locks = held.map((lock) => ({
         kind: nameOf(names.lockKind, lock.kind),
@@ -95,11 +94,90 @@ export function descriptorsOf(image: Image): Descriptor[] {
       offset: ['file', 'directory', 'device', 'object'].includes(kind) ? record.offset : null,
       path: record.path.toString(),
       description,
-      sharedWith: (holders.get(description) ?? []).filter((other) => other !== number),
+      sharedWith: (relations.holders.get(description) ?? []).filter((other) => other !== number),
       detail,
     };
   });
   return found.toSorted((a, b) => a.fd - b.fd);
+}
+
+/** What refers to what, looked up once: a server can have ten thousand descriptors. */
+interface Relations {
+  descriptions: NoteRecord<'descriptions'>[];
+  /** Descriptors of an open file description. */
+  holders: Map<number, number[]>;
+  /** Descriptors of whatever stands behind `kind:detail`: both ends of a pipe have one `detail`. */
+  behind: Map<string, number[]>;
+  locks: Map<number, NoteRecord<'locks'>[]>;
+  epollWatches: Map<number, NoteRecord<'epoll_watches'>[]>;
+  inotifyWatches: Map<number, NoteRecord<'inotify_watches'>[]>;
+}
+
+function relationsOf(image: Image): Relations {
+  const descriptions = [...image.table('descriptions')];
+  const descriptors = [...image.table('descriptors')];
+  for (const { number, description } of descriptors) {
+    if (description < descriptions.length) continue;
+    throw new ImageError(
+      image.source.name,
+      undefined,
+      `descriptor ${number} refers to description ${description} of ${descriptions.length}`,
+      'see `warp-tool validate`',
+    );
+  }
+  const behindOf = (description: number): string => {
+    const { kind, detail } = descriptions[description]!;
+    return `${nameOf(names.descriptionKind, kind)}:${detail}`;
+  };
+  return {
+    descriptions,
+    holders: grouped(
+      descriptors,
+      (one) => one.description,
+      (one) => one.number,
+    ),
+    behind: grouped(
+      descriptors,
+      (one) => behindOf(one.description),
+      (one) => one.number,
+    ),
+    locks: grouped(
+      image.table('locks'),
+      (one) => one.fd,
+      (one) => one,
+    ),
+    epollWatches: grouped(
+      image.table('epoll_watches'),
+      (one) => one.description,
+      (one) => one,
+    ),
+    inotifyWatches: grouped(
+      image.table('inotify_watches'),
+      (one) => one.description,
+      (one) => one,
+    ),
+  };
+}
+
+function grouped<T, K, V>(items: Iterable<T>, key: (item: T) => K, value: (item: T) => V): Map<K, V[]> {
+  const groups = new Map<K, V[]>();
+  for (const item of items) {
+    const group = groups.get(key(item));
+    if (group) group.push(value(item));
+    else groups.set(key(item), [value(item)]);
+  }
+  return groups;
+}
+
+/** Bytes of the messages in a list as sockets and packet-mode pipes hold it: u32 length, u32 zero, the bytes, padded to 8. */
+function messageBytes(data: Buffer): number {
+  let total = 0;
+  for (let at = 0; at + 8 <= data.length;) {
+    const length = data.readUInt32LE(at);
+    total += length;
+    at += 8 + Math.ceil(length / 8) * 8;
+  }
+  return total;
 }
 
 function detailOf(
@@ -107,7 +185,7 @@ function detailOf(
   kind: string,
   { detail, size, inode }: NoteRecord<'descriptions'>,
   description: number,
-  holders: Map<number, number[]>,
+  relations: Relations,
 ): DescriptorDetail {
   switch (kind) {
     case 'file':
@@ -119,13 +197,15 @@ function detailOf(
     case 'fifo': {
       if (detail === NONE) return {};
       const pipe = image.table('pipes').get(detail);
+      const packets = (pipe.flags & 4) !== 0;
+      const own = relations.holders.get(description) ?? [];
       return {
-        unread: pipe.data.length,
+        unread: packets ? messageBytes(pipe.data) : pipe.data.length,
         capacity: pipe.capacity,
         no_reader: (pipe.flags & 1) !== 0,
         no_writer: (pipe.flags & 2) !== 0,
-        packets: (pipe.flags & 4) !== 0,
-        ends: otherHolders(image, kind, detail, description, holders),
+        packets,
+        ends: (relations.behind.get(`${kind}:${detail}`) ?? []).filter((fd) => !own.includes(fd)),
       };
     }
     case 'socket': {
@@ -139,8 +219,8 @@ function detailOf(
         local: socketAddress(socket.local),
         remote: socketAddress(socket.remote),
         backlog: socket.backlog,
-        unread: socket.data.length,
-        peer: socket.peer === NONE ? [] : descriptorsOfKind(image, 'socket', socket.peer, holders),
+        unread: messageBytes(socket.data),
+        peer: relations.behind.get(`socket:${socket.peer}`) ?? [],
         shutdown: [socket.flags & 1 ? 'read' : '', socket.flags & 2 ? 'write' : ''].filter((one) => one !== ''),
       };
     }
@@ -161,15 +241,19 @@ function detailOf(
       return { signals: signalNames(image.table('signalfds').get(detail).mask) };
     case 'epoll':
       return {
-        watches: [...image.table('epoll_watches')]
-          .filter((watch) => watch.description === description)
-          .map((watch) => ({ fd: watch.fd, events: bits(EPOLL_EVENTS, watch.events), data: `0x${watch.data.toString(16)}` })),
+        watches: (relations.epollWatches.get(description) ?? []).map((watch) => ({
+          fd: watch.fd,
+          events: bits(EPOLL_EVENTS, watch.events),
+          data: hex(watch.data),
+        })),
       };
     case 'inotify':
       return {
-        watches: [...image.table('inotify_watches')]
-          .filter((watch) => watch.description === description)
-          .map((watch) => ({ watch: watch.watch, mask: `0x${watch.mask.toString(16)}`, path: watch.path.toString() })),
+        watches: (relations.inotifyWatches.get(description) ?? []).map((watch) => ({
+          watch: watch.watch,
+          mask: hex(watch.mask),
+          path: watch.path.toString(),
+        })),
       };
     case 'object': {
       const object = image.table('objects').get(detail);
@@ -183,20 +267,6 @@ function detailOf(
     default:
       return {};
   }
-}
-
-/** Descriptors of other descriptions of the same pipe. */
-function otherHolders(image: Image, kind: string, detail: number, description: number, holders: Map<number, number[]>): number[] {
-  const own = new Set(holders.get(description));
-  return descriptorsOfKind(image, kind, detail, holders).filter((fd) => !own.has(fd));
-}
-
-function descriptorsOfKind(image: Image, kind: string, detail: number, holders: Map<number, number[]>): number[] {
-  const found: number[] = [];
-  for (const [index, record] of [...image.table('descriptions')].entries()) {
-    if (record.detail === detail && nameOf(names.descriptionKind, record.kind) === kind) found.push(...(holders.get(index) ?? []));
-  }
-  return found;
 }
 
 /** A struct sockaddr in the usual notation: `127.0.0.1:80`, `[::1]:80`, a path, `@abstract`. Empty for none. */

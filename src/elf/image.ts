@@ -50,6 +50,7 @@ export class Image {
   readonly warnings: string[] = [];
   readonly memory: Memory;
   private readonly tables = new Map<NoteName, Table<never>>();
+  private readonly decodedNotes = new Map<KernelNoteKey, unknown>();
   private cachedThreads: Thread[] | undefined;
   private cachedVmas: Vma[] | undefined;
 
@@ -137,7 +138,17 @@ export class Image {
   }
 
   /** The first kernel note of a kind, decoded, or null when there is none. */
-  kernelNote<K extends KernelNoteKey>(key: K, notes: readonly Note[] = this.notes): KernelNoteValue<K> | null {
+  kernelNote<K extends KernelNoteKey>(key: K): KernelNoteValue<K> | null {
+    if (!this.decodedNotes.has(key)) this.decodedNotes.set(key, this.findKernelNote(key, this.notes));
+    return this.decodedNotes.get(key) as KernelNoteValue<K> | null;
+  }
+
+  /** Like kernelNote, among the notes of one thread. */
+  threadNote<K extends KernelNoteKey>(key: K, thread: Thread): KernelNoteValue<K> | null {
+    return this.findKernelNote(key, thread.notes);
+  }
+
+  private findKernelNote<K extends KernelNoteKey>(key: K, notes: readonly Note[]): KernelNoteValue<K> | null {
     const note = notes.find((candidate) => kernelNoteKey(candidate) === key);
     return note ? decodeKernelNote(key, note, this.source.name) : null;
   }
