@@ -1,0 +1,158 @@
+/*
+ * Everything of the machine that C code needs, for x86-64. Another architecture supplies a folder with the same
+ * functions; no other file knows registers, instructions or system call conventions.
+ */
+#ifndef WARP_ARCH_H
+#define WARP_ARCH_H
+
+#include <asm/sigcontext.h>
+#include <asm/signal.h>
+#include <asm/siginfo.h>
+#include <asm/ucontext.h>
+#include <asm/unistd.h>
+#include <elf.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARCH_ELF_MACHINE EM_X86_64
+#define ARCH_PAGE_SIZE 4096ul
+
+/* Makes one system call; returns what the kernel returns: a value, or a negated errno. */
+static inline long arch_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  long ret;
+  __asm__ volatile("syscall" : "=a"(ret) : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+  return ret;
+}
+
+static inline void arch_copy(void *to, const void *from, size_t size) {
+  __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
+}
+
+static inline void arch_fill(void *to, int value, size_t size) {
+  __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(value) : "memory");
+}
+
+static inline void arch_pause(void) { __asm__ volatile("pause"); }
+
+/* The kernel's struct sigaction (not libc's); SA_RESTORER is required on x86-64. */
+struct arch_sigaction {
+  uint64_t handler;
+  uint64_t flags;
+  uint64_t restorer;
+  uint64_t mask;
+};
+#define ARCH_SA_RESTORER 0x04000000ul
+
+/* The code that a signal handler returns to: calls rt_sigreturn(2). */
+void arch_signal_return(void);
+
+/* Why a thread's interrupted system call is to go on, found out from its signal frame. */
+struct arch_blocked_call {
+  long number; /* -1: not in a system call */
+  uint64_t argument[6];
+  uint64_t stack;
+  uint64_t instruction; /* behind the system call instruction */
+};
+
+/*
+ * True when `context` shows a system call that has just returned -EINTR at the place that `seen` (from
+ * /proc/PID/task/TID/syscall, read before the signal) describes. When `seen` was not in a call, the number is taken from
+ * the instruction that loads it, and `*number` is set; false when neither tells.
+ */
+bool arch_interrupted_call(const struct ucontext *context, const struct arch_blocked_call *seen, long *number);
+
+/* Sets `context` so that rt_sigreturn makes the system call `number` again with unchanged arguments. */
+void arch_repeat_call(struct ucontext *context, long number);
+
+/*
+ * True when the kernel itself has set `context` to repeat a call that it interrupted (ERESTARTSYS with SA_RESTART): the
+ * instruction pointer is at a system call instruction. `*number` is the call.
+ */
+bool arch_kernel_repeats_call(const struct ucontext *context, long *number);
+
+/* Storage that arch_repeat_call_changed keeps for one thread while the changed call runs. */
+struct arch_changed_call {
+  uint64_t argument[6]; /* as the call gets them: rdi rsi rdx r10 r8 r9 */
+  uint64_t original[6]; /* as the program left them, put back afterwards */
+  uint64_t return_address;
+  uint64_t number;
+};
+
+/* As arch_repeat_call, with `changed->argument` in place of the program's; the program's registers come back afterwards. */
+void arch_repeat_call_changed(struct ucontext *context, struct arch_changed_call *changed, long number);
+
+/* Inside the repeating code of arch_repeat_call_changed: the storage in use, else NULL. */
+struct arch_changed_call *arch_changed_call_in_progress(const struct ucontext *context);
+
+/*
+ * Of a thread inside that code at a capture: true, and the call set to be made from the start with `argument` as it is then,
+ * when it was interrupted (or not yet made); false when it has its result.
+ */
+bool arch_changed_call_restart(struct ucontext *context);
+
+uint64_t arch_context_argument(const struct ucontext *context, int index);
+uint64_t arch_context_stack(const struct ucontext *context);
+
+/* Sets thread pointers; for the calling thread. */
+uint64_t arch_get_thread_pointer(void);
+uint64_t arch_get_second_thread_pointer(void);
+void arch_set_thread_pointer(uint64_t value);
+void arch_set_second_thread_pointer(uint64_t value);
+
+/* NT_PRSTATUS register set (user_regs_struct, 27 words) from a signal frame. */
+#define ARCH_REGISTER_COUNT 27
+#define ARCH_PRSTATUS_SIZE 336
+#define ARCH_PRSTATUS_REGISTERS 112
+void arch_registers(const struct ucontext *context, long interrupted_call, uint64_t fs_base, uint64_t gs_base, uint64_t ret[ARCH_REGISTER_COUNT]);
+
+/* NT_FPREGSET (512 bytes). */
+#define ARCH_FPREGSET_SIZE 512
+void arch_fpregset(const struct ucontext *context, uint8_t ret[ARCH_FPREGSET_SIZE]);
+
+/* Bytes of NT_X86_XSTATE in the frame, 0 when there is none; `*features` gets its XSAVE feature bits. */
+uint32_t arch_xstate_size(const struct ucontext *context, uint64_t *features);
+/* Bytes of extended state in the signal frame itself: what a host must be able to load. */
+uint32_t arch_frame_xstate_size(const struct ucontext *context);
+void arch_xstate(const struct ucontext *context, uint8_t *ret);
+
+/* What this processor can do: the eight words that the image format names, the model name, XCR0 and its XSAVE size. */
+struct arch_cpu {
+  uint32_t features[8];
+  char model[49];
+  uint64_t xstate_features;
+  uint32_t xstate_size;
+};
+void arch_read_cpu(struct arch_cpu *ret);
+
+/* Runs `function(argument)` on another stack, whose highest address is `stack_top`; returns its result. */
+long arch_call_on_stack(long (*function)(void *), void *argument, void *stack_top);
+
+/* Leaves for `function(argument)` on another stack; never returns. */
+_Noreturn void arch_jump_on_stack(uint64_t function, uint64_t argument, uint64_t stack_top);
+
+/*
+ * clone(2) for a thread that starts in `function(argument)` on `stack_top` and must not return. Returns the new thread's
+ * id, or a negated errno.
+ */
+long arch_clone(uint64_t flags, void *stack_top, void *parent_tid, void *child_tid, uint64_t thread_pointer, void (*function)(void *), void *argument);
+
+/*
+ * Saves what a function must preserve on the stack, stores the stack pointer in *resume_stack, and calls
+ * `wait(argument)`. Returns 0 after it; or 1 in a thread that has been started at arch_resume_entry (first argument 0;
+ * else it is a counter: the thread adds one and ends) with that stack pointer.
+ */
+int arch_park(uint64_t *resume_stack, void (*wait)(void *), void *argument);
+void arch_resume_entry(void);
+
+/* An x86-64 jump to `target`, in at most ARCH_JUMP_SIZE bytes. */
+#define ARCH_JUMP_SIZE 14
+void arch_write_jump(uint8_t *code, uint64_t target);
+
+/* munmap(address, length), then exit(2) of the calling thread, with no use of the stack. */
+_Noreturn void arch_unmap_and_exit(uint64_t address, uint64_t length);
+
+#endif

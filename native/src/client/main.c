@@ -1,0 +1,266 @@
+/* warp-checkpoint: asks the engine inside a process for a checkpoint, and waits until the image is durable. */
+#include <linux/un.h>
+
+#include "../base/socket_constants.h"
+#include "../program/program.h"
+
+static const char usage[] =
+    "usage: warp-checkpoint PID --to DIR [--leave-running] [--self-contained] [--timeout SECONDS]\n"
+    "                       [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
+    "\n"
+    "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
+    "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n";
+
+struct options {
+  uint32_t pid;
+  char directory[4200];
+  bool leave_running;
+  bool self_contained;
+  uint64_t timeout_ms;
+  const char *log_level;
+  const char *stats;
+  bool json;
+};
+
+/* ---- output ---- */
+
+static void put_json_string(const char *s, char *to, size_t size) {
+  size_t n = 0;
+  for (; *s != 0 && n + 8 < size; s++) {
+    unsigned char c = (unsigned char)*s;
+    if (c == '"' || c == '\\') to[n++] = '\\';
+    if (c < 0x20) {
+      n += format(to + n, size - n, "\\u%04x", c);
+    } else {
+      to[n++] = (char)c;
+    }
+  }
+  to[n] = 0;
+}
+
+static void print(const char *text, ...) __attribute__((format(printf, 1, 2)));
+static void print(const char *text, ...) {
+  char line[9000];
+  va_list arguments;
+  va_start(arguments, text);
+  size_t n = format_list(line, sizeof line, text, arguments);
+  va_end(arguments);
+  write_fully(1, line, n);
+}
+
+static int failed(const struct options *options, const char *message) {
+  if (options->json) {
+    char escaped[4096];
+    put_json_string(message, escaped, sizeof escaped);
+    print("{\"event\":\"error\",\"message\":\"%s\"}\n", escaped);
+  } else {
+    program_error("%s", message);
+  }
+  return 2;
+}
+
+static int failed_with(const struct options *options, const char *text, ...) __attribute__((format(printf, 2, 3)));
+static int failed_with(const struct options *options, const char *text, ...) {
+  char message[2048];
+  va_list arguments;
+  va_start(arguments, text);
+  format_list(message, sizeof message, text, arguments);
+  va_end(arguments);
+  return failed(options, message);
+}
+
+/* ---- the process ---- */
+
+/* The process's id in its own pid namespace, and that namespace: the engine's socket is named after both. */
+static int find_process(struct options *options, uint64_t *namespace, uint32_t *inner_pid, uint32_t *uid) {
+  char path[64], status[4096], link[64];
+  format(path, sizeof path, "/proc/%u/status", options->pid);
+  if (read_small_file(path, status, sizeof status) < 0) return failed_with(options, "process %u does not exist: give the pid of a running process (warp-tool ps lists them)", options->pid);
+  *inner_pid = options->pid;
+  const char *at = find_string(status, "NSpid:");
+  if (at != NULL)
+    for (at += 6; *at == '\t' || *at == ' ';) {
+      at++;
+      *inner_pid = (uint32_t)parse_decimal(&at);
+    }
+  at = find_string(status, "\nUid:\t");
+  if (at != NULL) at += 6, *uid = (uint32_t)parse_decimal(&at);
+  format(path, sizeof path, "/proc/%u/ns/pid", options->pid);
+  /* Without the right to look (another user's process) it is most likely our own namespace. */
+  if (read_link(path, link, sizeof link) < 0) read_link("/proc/self/ns/pid", link, sizeof link);
+  at = find_character(link, '[');
+  *namespace = 0;
+  if (at != NULL) at++, *namespace = parse_decimal(&at);
+  return 0;
+}
+
+static long connect_to_engine(uint64_t namespace, uint32_t inner_pid) {
+  struct sockaddr_un address;
+  fill_bytes(&address, 0, sizeof address);
+  address.sun_family = AF_UNIX_;
+  size_t n = format(address.sun_path + 1, sizeof address.sun_path - 1, "warp-tool/%lu/%u", namespace, inner_pid);
+  long fd = sys(socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
+  if (fd < 0) return fd;
+  long error = sys(connect, fd, &address, offsetof(struct sockaddr_un, sun_path) + 1 + n);
+  if (error < 0) {
+    sys(close, fd);
+    return error;
+  }
+  return fd;
+}
+
+/* ---- answers ---- */
+
+static int write_stats(const struct options *options, const char *json) {
+  if (options->stats == NULL) return 0;
+  long fd = open_file(options->stats, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return failed_with(options, "cannot write %s: %s", options->stats, error_text(fd));
+  write_fully((int)fd, json, string_length(json));
+  write_fully((int)fd, "\n", 1);
+  sys(close, fd);
+  return 0;
+}
+
+struct outcome {
+  bool done;
+  int status;
+};
+
+static void handle_line(const struct options *options, char *line, struct outcome *outcome) {
+  char escaped[5000];
+  const char *at = line + 1;
+  switch (line[0]) {
+    case 'L': {
+      char *message = (char *)find_character(line, ' ');
+      if (message == NULL) return;
+      *message++ = 0;
+      if (options->json) {
+        put_json_string(message, escaped, sizeof escaped);
+        print("{\"event\":\"log\",\"level\":\"%s\",\"message\":\"%s\"}\n", line + 1, escaped);
+      } else {
+        program_error("%s: %s", line + 1, message);
+      }
+      return;
+    }
+    case 'P': {
+      uint64_t done = parse_decimal(&at);
+      at++;
+      uint64_t total = parse_decimal(&at);
+      if (options->json) print("{\"event\":\"progress\",\"done\":%lu,\"total\":%lu}\n", done, total);
+      return;
+    }
+    case 'S':
+      if (write_stats(options, line + 1) != 0) outcome->status = 2;
+      return;
+    case 'E':
+      outcome->status = failed(options, line + 1);
+      outcome->done = true;
+      return;
+    case 'D': {
+      uint64_t bytes = parse_decimal(&at);
+      at++;
+      uint64_t generation = parse_decimal(&at);
+      at++;
+      put_json_string(at, escaped, sizeof escaped);
+      if (options->json) print("{\"event\":\"done\",\"image\":\"%s\",\"bytes\":%lu,\"generation\":%lu}\n", escaped, bytes, generation);
+      outcome->done = true;
+      return;
+    }
+    default:
+      return;
+  }
+}
+
+static int converse(const struct options *options, int fd) {
+  static char buffer[16384];
+  size_t length = 0;
+  struct outcome outcome = {false, 0};
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->timeout_ms,
+                    options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
+  if (sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) != (long)n) return failed_with(options, "process %u does not answer", options->pid);
+  for (;;) {
+    long got = sys(read, fd, buffer + length, sizeof buffer - 1 - length);
+    if (got == -EINTR) continue;
+    if (got <= 0) break;
+    length += (size_t)got;
+    buffer[length] = 0;
+    char *line = buffer, *end;
+    while ((end = (char *)find_character(line, '\n')) != NULL) {
+      *end = 0;
+      handle_line(options, line, &outcome);
+      line = end + 1;
+    }
+    length -= (size_t)(line - buffer);
+    move_bytes(buffer, line, length);
+    /* A process that is not left running closes the connection by ending: waiting for that, its pid is free on return. */
+    if (outcome.done && (outcome.status != 0 || options->leave_running)) break;
+    if (length == sizeof buffer - 1) length = 0;
+  }
+  if (!outcome.done) return failed_with(options, "process %u ended before its image was complete; nothing was written to %s", options->pid, options->directory);
+  return outcome.status;
+}
+
+static int parse_options(int argc, char **argv, struct options *options) {
+  const char *value;
+  enum log_level level;
+  const char *directory = NULL;
+  for (int i = 1; i < argc; i++) {
+    if (strings_equal(argv[i], "--help") || strings_equal(argv[i], "-h")) {
+      print("%s", usage);
+      sys(exit_group, 0);
+    } else if (strings_equal(argv[i], "--leave-running")) {
+      options->leave_running = true;
+    } else if (strings_equal(argv[i], "--self-contained")) {
+      options->self_contained = true;
+    } else if (strings_equal(argv[i], "--json-events")) {
+      options->json = true;
+    } else if (option_with_value(argc, argv, &i, "--to", &value)) {
+      directory = value;
+    } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
+      options->stats = value;
+    } else if (option_with_value(argc, argv, &i, "--timeout", &value)) {
+      const char *at = value;
+      options->timeout_ms = parse_decimal(&at) * 1000;
+      if (*at == '.') {
+        uint64_t unit = 100;
+        for (at++; *at >= '0' && *at <= '9'; at++, unit /= 10) options->timeout_ms += unit * (uint64_t)(*at - '0');
+      }
+      if (*at != 0 || at == value) return failed_with(options, "--timeout %s is not a number of seconds", value);
+    } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
+      if (!log_level_parse(value, &level)) return failed_with(options, "--log-level %s: choose error, warn, info or debug", value);
+      options->log_level = value;
+    } else if (argv[i][0] >= '1' && argv[i][0] <= '9' && options->pid == 0) {
+      const char *at = argv[i];
+      options->pid = (uint32_t)parse_decimal(&at);
+      if (*at != 0) return failed_with(options, "%s is not a process id", argv[i]);
+    } else {
+      return failed_with(options, "unknown argument %s: see warp-checkpoint --help", argv[i]);
+    }
+  }
+  if (options->pid == 0) return failed_with(options, "name the process to checkpoint by its pid: see warp-checkpoint --help");
+  if (directory == NULL || directory[0] == 0) return failed_with(options, "name the directory for the image with --to: see warp-checkpoint --help");
+  absolute_path(directory, options->directory, sizeof options->directory);
+  return 0;
+}
+
+int program_main(int argc, char **argv, char **environment) {
+  (void)environment;
+  static struct options options = {.timeout_ms = 10000};
+  program_log_to_stderr("warp-checkpoint");
+  int status = parse_options(argc, argv, &options);
+  if (status != 0) return status;
+  uint64_t namespace;
+  uint32_t inner_pid, uid = 0;
+  status = find_process(&options, &namespace, &inner_pid, &uid);
+  if (status != 0) return status;
+  long fd = connect_to_engine(namespace, inner_pid);
+  if (fd < 0) return failed_with(&options, "process %u does not run the engine (no socket of it: %s): start the program with 'warp-tool run', or with LD_PRELOAD=libwarp.so", options.pid, error_text(fd));
+  struct {
+    int32_t pid;
+    uint32_t uid, gid;
+  } peer = {0, 0, 0};
+  uint32_t size = sizeof peer;
+  /* An abstract name can be taken by anybody: what answers must be the process itself. */
+  if (sys(getsockopt, fd, SOL_SOCKET_, SO_PEERCRED_, &peer, &size) < 0 || (uint32_t)peer.pid != options.pid) return failed_with(&options, "process %d, not process %u, answers in its name: nothing was asked of it", peer.pid, options.pid);
+  return converse(&options, (int)fd);
+}

@@ -1,0 +1,281 @@
+/*
+ * The engine's life inside a program: one helper thread, started when the library is loaded, that nobody notices. It has a
+ * descriptor table of its own (clone without CLONE_FILES), blocks every signal, uses no C library, and waits on an abstract
+ * Unix socket for the command to checkpoint.
+ */
+#include <linux/close_range.h>
+#include <linux/poll.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <linux/un.h>
+
+#include "engine.h"
+
+#define AF_UNIX_ 1
+#define SOCK_STREAM_CLOEXEC (1 | 02000000)
+#define SOL_SOCKET_ 1
+#define SO_PEERCRED_ 17
+#define MSG_NOSIGNAL_ 0x4000
+
+HIDDEN struct warp_control warp_control = {
+    .magic = WARP_CONTROL_MAGIC,
+    .version = WARP_CONTROL_VERSION,
+    .size = sizeof(struct warp_control),
+};
+
+HIDDEN uint32_t helper_tid;
+HIDDEN struct freeze engine_freeze;
+HIDDEN uint8_t helper_stack[HELPER_STACK_SIZE] __attribute__((aligned(4096)));
+static uint32_t helper_ready;
+static int listener = -1;
+static int log_client = -1;
+static char log_file[4096];
+
+extern HIDDEN const char __ehdr_start[];
+extern HIDDEN const char _end[];
+uint64_t engine_start(void) { return (uint64_t)__ehdr_start; }
+uint64_t engine_end(void) { return round_up((uint64_t)_end, PAGE_SIZE); }
+
+/* glibc has this symbol, musl does not. */
+extern __attribute__((weak)) const char *gnu_get_libc_version(void);
+extern __attribute__((weak)) int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
+extern __attribute__((weak)) int pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
+bool engine_on_glibc(void) { return gnu_get_libc_version != NULL; }
+
+/* ---- log ---- */
+
+/* A stopped thread that works for the helper cannot reach the helper's descriptors: its lines wait here. */
+static char waiting_lines[64 * 1024];
+static size_t waiting_size;
+
+void engine_log_flush(void) {
+  if (waiting_size > 0 && log_client >= 0) sys(sendto, log_client, waiting_lines, waiting_size, MSG_NOSIGNAL_);
+  waiting_size = 0;
+}
+
+static void engine_log(enum log_level level, const char *line, size_t length) {
+  if (log_client >= 0) {
+    char framed[1100];
+    size_t n = format(framed, sizeof framed, "L%s %.*s\n", log_level_name(level), (int)length, line);
+    if ((uint32_t)sys(gettid) == helper_tid) {
+      sys(sendto, log_client, framed, n, MSG_NOSIGNAL_);
+    } else if (waiting_size + n <= sizeof waiting_lines) {
+      copy_bytes(waiting_lines + waiting_size, framed, n);
+      waiting_size += n;
+    }
+  }
+  if (log_file[0] != 0) {
+    long fd = open_file(log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) return;
+    char stamped[1100];
+    uint64_t now = clock_ns(CLOCK_REALTIME_);
+    size_t n = format(stamped, sizeof stamped, "%lu.%06lu warp-engine %ld %s: %.*s\n", now / 1000000000, now / 1000 % 1000000, sys(getpid), log_level_name(level), (int)length, line);
+    sys(write, fd, stamped, n);
+    sys(close, fd);
+  }
+}
+
+static void read_environment(void) {
+  struct arena scratch = {NULL};
+  size_t size = 0;
+  long error;
+  const char *environment = read_whole_file(&scratch, "/proc/self/environ", &size, &error);
+  if (environment == NULL) return;
+  for (const char *entry = environment; entry < environment + size; entry += string_length(entry) + 1) {
+    if (starts_with(entry, "WARP_LOG_LEVEL=")) log_level_parse(entry + 15, &log_level);
+    if (starts_with(entry, "WARP_LOG_FILE=")) format(log_file, sizeof log_file, "%s", entry + 14);
+  }
+  arena_release(&scratch);
+}
+
+/* ---- clients ---- */
+
+struct peer_credentials {
+  int32_t pid;
+  uint32_t uid;
+  uint32_t gid;
+};
+
+static bool client_allowed(int client, struct peer_credentials *peer) {
+  uint32_t size = sizeof *peer;
+  if (sys(getsockopt, client, SOL_SOCKET_, SO_PEERCRED_, peer, &size) < 0) return false;
+  return peer->uid == 0 || peer->uid == (uint32_t)sys(geteuid);
+}
+
+static void send_line(int client, const char *line, size_t length) { sys(sendto, client, line, length, MSG_NOSIGNAL_); }
+
+void client_send(const struct request *request, const char *text, ...) {
+  if (request->client < 0) return;
+  char line[5000];
+  va_list arguments;
+  va_start(arguments, text);
+  size_t n = format_list(line, sizeof line - 1, text, arguments);
+  va_end(arguments);
+  line[n++] = '\n';
+  send_line(request->client, line, n);
+}
+
+bool client_waits(const struct request *request) {
+  struct pollfd polled[2] = {{.fd = listener, .events = POLLIN}, {.fd = request->client, .events = POLLRDHUP}};
+  if (sys(poll, polled, 2, 0) <= 0) return true;
+  if ((polled[0].revents & POLLIN) != 0) {
+    long other = sys(accept4, listener, 0, 0, 02000000);
+    if (other >= 0) {
+      char line[160];
+      size_t n = format(line, sizeof line, "Eprocess %ld is being checkpointed already: wait until that ends\n", sys(getpid));
+      send_line((int)other, line, n);
+      sys(close, other);
+    }
+  }
+  return (polled[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) == 0;
+}
+
+/* Reads "key=value" lines up to an empty one. */
+static bool read_request(int client, char *text, size_t size) {
+  size_t length = 0;
+  while (length + 1 < size) {
+    struct pollfd polled = {.fd = client, .events = POLLIN};
+    if (sys(poll, &polled, 1, 5000) <= 0) return false;
+    long n = sys(read, client, text + length, size - 1 - length);
+    if (n <= 0) return false;
+    length += (size_t)n;
+    text[length] = 0;
+    if (ends_with(text, "\n\n")) return true;
+  }
+  return false;
+}
+
+static void parse_request(char *text, struct request *request, enum log_level *level) {
+  for (char *line = text; *line != 0 && *line != '\n';) {
+    char *end = (char *)find_character(line, '\n');
+    *end = 0;
+    const char *value = find_character(line, '=');
+    value = value == NULL ? "" : value + 1;
+    if (starts_with(line, "directory=")) format(request->directory, sizeof request->directory, "%s", value);
+    if (starts_with(line, "leave-running=")) request->leave_running = *value == '1';
+    if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
+    if (starts_with(line, "timeout-ms=")) request->timeout_ms = parse_decimal(&value);
+    if (starts_with(line, "log-level=")) log_level_parse(value, level);
+    line = end + 1;
+  }
+}
+
+static void serve(int client) {
+  static char text[8192];
+  struct request request = {.timeout_ms = 10000, .client = client};
+  struct peer_credentials peer;
+  if (!client_allowed(client, &peer)) {
+    client_send(&request, "Eprocess %ld belongs to user %ld and takes no commands from user %u", sys(getpid), sys(geteuid), peer.uid);
+    return;
+  }
+  if (!read_request(client, text, sizeof text)) return;
+  enum log_level usual = log_level;
+  parse_request(text, &request, &log_level);
+  log_client = client;
+  log_info("checkpoint of process %ld asked for by process %d", sys(getpid), peer.pid);
+  struct failure failure;
+  if (checkpoint(&request, &failure) < 0) {
+    log_info("checkpoint failed: %s", failure.text);
+    client_send(&request, "E%s", failure.text);
+  }
+  log_client = -1;
+  log_level = usual;
+}
+
+/* ---- the helper thread ---- */
+
+static long open_listener(void) {
+  char name[64], namespace[64];
+  if (read_link("/proc/self/ns/pid", namespace, sizeof namespace) < 0) namespace[0] = 0;
+  const char *number = find_character(namespace, '[');
+  uint64_t inode = 0;
+  if (number != NULL) number++, inode = parse_decimal(&number);
+  struct sockaddr_un address = {.sun_family = AF_UNIX_};
+  size_t n = format(name, sizeof name, "warp-tool/%lu/%ld", inode, sys(getpid));
+  copy_bytes(address.sun_path + 1, name, n);
+  long fd = sys(socket, AF_UNIX_, SOCK_STREAM_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  long error = sys(bind, fd, &address, offsetof(struct sockaddr_un, sun_path) + 1 + n);
+  if (error == 0) error = sys(listen, fd, 8);
+  if (error < 0) {
+    sys(close, fd);
+    return error;
+  }
+  return fd;
+}
+
+static void close_inherited(void) {
+  if (sys(close_range, 0, ~0u, 0) == 0) return;
+  for (int fd = 0; fd < 65536; fd++) sys(close, fd);
+}
+
+static void helper_serve(void) {
+  for (;;) {
+    long client = sys(accept4, listener, 0, 0, 02000000);
+    if (client == -EINTR || client == -ECONNABORTED) continue;
+    if (client < 0) sys(exit, 0);
+    serve((int)client);
+    sys(close, client);
+  }
+}
+
+static void helper_begin(void) {
+  helper_tid = (uint32_t)sys(gettid);
+  sys(prctl, PR_SET_NAME, "warp-engine");
+  close_inherited();
+  log_sink = engine_log;
+  listener = (int)open_listener();
+  if (listener < 0) log_error("this process cannot be checkpointed: its command socket cannot be opened: %s", error_text(listener));
+}
+
+static void helper_main(void *argument) {
+  (void)argument;
+  read_environment();
+  helper_begin();
+  log_debug("engine " ENGINE_VERSION " ready in process %ld, at 0x%lx", sys(getpid), engine_start());
+  __atomic_store_n(&helper_ready, 1, __ATOMIC_RELEASE);
+  futex_wake(&helper_ready, 1);
+  helper_serve();
+}
+
+void engine_helper_restored(void *argument) {
+  (void)argument;
+  log_client = -1;
+  /* Names and descriptors first: a socket under the new id. */
+  helper_begin();
+  uint32_t arrived;
+  while ((arrived = __atomic_load_n(&warp_control.threads_arrived, __ATOMIC_ACQUIRE)) < warp_control.threads_expected) futex_wait(&warp_control.threads_arrived, arrived, &(struct timespec64){0, 1000000});
+  if (warp_control.bootstrap_size > 0) sys(munmap, warp_control.bootstrap_address, warp_control.bootstrap_size);
+  freeze_forget(&engine_freeze);
+  log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
+  __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);
+  futex_wake(&warp_control.release, 0x7fffffff);
+  helper_serve();
+}
+
+void engine_start_helper(void) {
+  const uint64_t all = ~0ul;
+  uint64_t mask = 0;
+  helper_ready = 0;
+  /* A new thread inherits the signal mask. */
+  sys(rt_sigprocmask, 2 /* SIG_SETMASK */, &all, &mask, sizeof mask);
+  long tid = arch_clone(CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, helper_stack + HELPER_STACK_SIZE, NULL, NULL, 0, helper_main, NULL);
+  sys(rt_sigprocmask, 2, &mask, NULL, sizeof mask);
+  if (tid < 0) return;
+  /* Until its copies of the program's descriptors are closed, a pipe's end would stay open behind the program's back. */
+  while (__atomic_load_n(&helper_ready, __ATOMIC_ACQUIRE) == 0) futex_wait(&helper_ready, 0, NULL);
+}
+
+static void after_fork_in_child(void) {
+  warp_control.generation = 0;
+  engine_start_helper();
+}
+
+static __attribute__((constructor)) void engine_load(void) {
+  engine_start_helper();
+  if (__register_atfork != NULL) {
+    __register_atfork(NULL, NULL, after_fork_in_child, NULL);
+  } else if (pthread_atfork != NULL) {
+    pthread_atfork(NULL, NULL, after_fork_in_child);
+  }
+}

@@ -1,0 +1,187 @@
+/* libwarp.so's inner interfaces: the engine inside the program. docs/engine.md tells how the parts work together. */
+#ifndef WARP_ENGINE_H
+#define WARP_ENGINE_H
+
+#include "../image/tables.h"
+#include "control.h"
+
+#define ENGINE_VERSION "0.1.0"
+
+extern HIDDEN struct warp_control warp_control;
+
+/* Where the engine lives: [start, end) of libwarp.so in memory. */
+uint64_t engine_start(void);
+uint64_t engine_end(void);
+
+/* ---- what a checkpoint was asked for ---- */
+struct request {
+  char directory[4096];
+  bool leave_running;
+  bool self_contained;
+  uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
+  int client; /* socket of whoever asked; -1: a thread of the program (warp_checkpoint) */
+};
+
+/* ---- threads (threads.c) ---- */
+enum slot_state { SLOT_SIGNALLED = 0, SLOT_PARKED = 1, SLOT_GONE = 2, SLOT_ENDED_LEADER = 3 };
+enum slot_command { COMMAND_WAIT = 0, COMMAND_CALL = 1, COMMAND_RELEASE = 2 };
+
+/* A thread of the program during a capture. */
+struct slot {
+  uint64_t resume_stack;
+  uint32_t tid;
+  uint32_t state;
+  uint32_t command;
+  uint32_t death_signal;
+  struct ucontext *context;
+  struct arch_blocked_call seen; /* what the thread was doing just before it was signalled */
+  int64_t system_call;           /* that goes on after the capture, -1 for none */
+  uint64_t fs_base;
+  uint64_t gs_base;
+  uint64_t clear_child_tid;
+  uint64_t timer_slack_ns;
+  char proc_state;
+  /* A call on behalf of the helper, which has no access to the program's descriptor table. */
+  long (*function)(void *);
+  void *argument;
+  void *stack_top;
+  long result;
+};
+
+struct freeze {
+  struct slot *slots; /* the leader's first */
+  size_t count;
+  size_t capacity;
+};
+
+/* The signal that stops threads: glibc calls it SIGSETXID, musl SIGCANCEL; neither lets a program block or take it. */
+#define CAPTURE_SIGNAL 33u
+
+/*
+ * Stops every thread but the caller; fails after the request's time-out, with a line that names the thread, or when the client has gone.
+ * On failure, too, freeze_release must follow.
+ */
+int freeze_threads(struct freeze *freeze, const struct request *request, struct failure *failure);
+/* Decides how interrupted system calls go on, in every stopped thread's signal frame. */
+void freeze_continue_calls(struct freeze *freeze);
+void freeze_release(struct freeze *freeze);
+/* Runs `function(argument)` in a stopped thread that has the program's descriptor table. */
+long freeze_call(struct slot *slot, long (*function)(void *), void *argument);
+struct slot *freeze_proxy(struct freeze *freeze);
+/* The program's disposition of CAPTURE_SIGNAL, during a capture. */
+const struct arch_sigaction *freeze_program_action(void);
+/* In a restored process, when its threads have left: the state of the capture that it came from is over. */
+void freeze_forget(struct freeze *freeze);
+/* Time-outs that run on from now, after a release or a restore. */
+void calls_resume(void);
+
+/* Memory that belongs to the engine and is kept in images. */
+void *engine_memory(size_t size);
+void engine_memory_free(void *memory);
+bool is_engine_memory(uint64_t start, uint64_t end);
+uint64_t next_engine_memory(uint64_t from, uint64_t *end);
+
+/* Where the restored helper thread starts. */
+void engine_helper_restored(void *argument);
+HIDDEN extern struct freeze engine_freeze;
+HIDDEN extern uint8_t helper_stack[];
+#define HELPER_STACK_SIZE (256 * KIB)
+
+/* ---- the helper thread (engine.c) ---- */
+extern HIDDEN uint32_t helper_tid;
+/* Whether the client of `request` still waits; refuses other clients meanwhile. */
+bool client_waits(const struct request *request);
+void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));
+void engine_start_helper(void);
+/* Sends the lines that a thread working for the helper has logged. */
+void engine_log_flush(void);
+
+/* ---- a capture (capture.c) ---- */
+/* Memory that is not all zeros: whole pages. */
+struct piece {
+  uint64_t start;
+  uint64_t end;
+};
+
+enum run_source {
+  SOURCE_MEMORY,         /* read in place: nothing changes it while the threads are stopped */
+  SOURCE_MEMORY_COPY,    /* copied first: the engine itself or another process may change it */
+  SOURCE_PROCESS_MEMORY, /* through /proc/self/mem: not readable by the program itself */
+  SOURCE_OBJECT,         /* read from object_source.fd */
+};
+
+/* A stretch of the image's content: pieces and the zeros between them. */
+struct run {
+  uint64_t address; /* of an object's run: the offset in the object */
+  uint64_t size;
+  uint64_t content_offset;
+  uint32_t source;
+  uint32_t object;
+  uint32_t first_piece;
+  uint32_t piece_count;
+};
+
+/* A program header of type PT_LOAD. */
+struct segment {
+  uint64_t address;
+  uint64_t size;
+  uint64_t content_offset;
+  uint32_t stored;
+  uint32_t protection;
+};
+
+struct object_source { /* beside each record of the objects table */
+  uint64_t device;
+  uint64_t inode;
+  int fd;                  /* the helper's own, -1: only mapped */
+  struct list mappings;    /* of struct object_mapping */
+};
+struct object_mapping {
+  uint64_t start;
+  uint64_t end;
+  uint64_t offset;
+};
+
+struct capture {
+  struct request *request;
+  struct failure *failure;
+  struct arena arena;
+  struct freeze *freeze;
+  int image_fd;
+  int process_memory; /* /proc/self/mem */
+
+  struct table image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
+      pending_signals, timers, tid_references, guards, chunks, tags;
+  struct list object_sources;
+  struct list pieces;
+  struct list runs;
+  struct list segments;
+  uint64_t content_end;
+
+  uint64_t started_ns, frozen_ns, collected_ns, scanned_ns, written_ns, durable_ns;
+  uint64_t bytes_written;
+};
+
+/* Takes one checkpoint. On success without leave_running it does not return: the process ends. */
+int checkpoint(struct request *request, struct failure *failure);
+
+/* ---- parts of a capture ---- */
+int capture_process(struct capture *capture);
+int capture_signals(struct capture *capture);
+/* Puts dequeued signals back. */
+void requeue_signals(struct capture *capture);
+int capture_descriptors(struct capture *capture);
+/* Lists the memory areas with what backs them; refuses what cannot be kept. */
+int capture_memory_areas(struct capture *capture);
+/* Finds what is to be stored: fills pieces, runs, segments, extents and chunks. Content offsets count from 0. */
+int capture_scan_memory(struct capture *capture);
+/* Moves all content offsets to where the content will begin in the file. */
+void capture_place_content(struct capture *capture, uint64_t metadata_size);
+/* Writes all runs to image_fd; completes chunks and tid_references. */
+int capture_write_memory(struct capture *capture);
+/* The object record for a device and inode: found, or added with the given kind. */
+uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode, uint32_t kind, const char *name);
+
+bool engine_on_glibc(void);
+
+#endif

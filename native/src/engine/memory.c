@@ -1,0 +1,886 @@
+/* What memory there is, what of it goes into the image, and writing it. */
+#include <linux/fs.h>
+#include <linux/futex.h>
+#include <linux/mman.h>
+#include <linux/sched.h>
+
+#include "engine.h"
+
+/* ioctl PAGEMAP_SCAN (Linux 6.7, include/uapi/linux/fs.h), defined here because older headers lack it. */
+struct pagemap_scan {
+  uint64_t size;
+  uint64_t flags;
+  uint64_t start;
+  uint64_t end;
+  uint64_t walk_end;
+  uint64_t ranges;
+  uint64_t range_count;
+  uint64_t max_pages;
+  uint64_t category_inverted;
+  uint64_t category_mask;
+  uint64_t category_any_of;
+  uint64_t return_mask;
+};
+struct pagemap_range {
+  uint64_t start;
+  uint64_t end;
+  uint64_t categories;
+};
+#define PAGEMAP_SCAN_ 0xc0606610u
+#define PAGE_IS_FILE_ (1u << 2)
+#define PAGE_IS_PRESENT_ (1u << 3)
+#define PAGE_IS_SWAPPED_ (1u << 4)
+#define PAGE_IS_PFNZERO_ (1u << 5)
+#define PAGE_IS_GUARD_ (1u << 8)
+
+#define PAGEMAP_PRESENT (1ul << 63)
+#define PAGEMAP_SWAPPED (1ul << 62)
+#define PAGEMAP_FILE (1ul << 61)
+#define PAGEMAP_GUARD (1ul << 58)
+
+/* Pages between stored pages of one anonymous area that are bridged by a hole of the file, to keep segments few. */
+#define BRIDGE_SIZE (128 * KIB)
+#define CHUNK_SIZE MIB
+
+/* ---- memory areas ---- */
+
+struct area {
+  struct map_line map;
+  char name[4096];
+  uint32_t flags;
+  uint64_t resident;
+  bool shared;
+  bool userfault;
+  bool device_memory;
+};
+
+static uint32_t parse_vm_flags(const char *at, struct area *area) {
+  static const struct {
+    char letters[3];
+    uint32_t flag;
+  } known[] = {
+      {"gd", WARP_VMA_GROWS_DOWN}, {"nr", WARP_VMA_NO_RESERVE}, {"lo", WARP_VMA_LOCKED},        {"lf", WARP_VMA_LOCK_ON_FAULT}, {"ht", WARP_VMA_HUGETLB},
+      {"dd", WARP_VMA_DONT_DUMP},  {"dc", WARP_VMA_DONT_FORK},  {"wf", WARP_VMA_WIPE_ON_FORK}, {"mg", WARP_VMA_MERGEABLE},     {"hg", WARP_VMA_HUGE_PAGE},
+      {"nh", WARP_VMA_NO_HUGE_PAGE}, {"rr", WARP_VMA_RANDOM},   {"sr", WARP_VMA_SEQUENTIAL},   {"sl", WARP_VMA_SEALED},        {"mw", WARP_VMA_MAY_WRITE},
+  };
+  uint32_t flags = 0;
+  while (*at != '\n' && *at != 0) {
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+      if (at[0] == known[i].letters[0] && at[1] == known[i].letters[1]) flags |= known[i].flag;
+    if (at[0] == 'u' && (at[1] == 'm' || at[1] == 'w' || at[1] == 'i')) area->userfault = true;
+    if ((at[0] == 'i' && at[1] == 'o') || (at[0] == 'p' && at[1] == 'f')) area->device_memory = true;
+    at++;
+  }
+  return flags;
+}
+
+/* procfs escapes newlines in names as \012. */
+static void copy_name(char *to, size_t size, const char *from, size_t length) {
+  size_t n = 0;
+  for (size_t i = 0; i < length && n + 1 < size; i++) {
+    if (i + 3 < length && compare_bytes(from + i, "\\012", 4) == 0) {
+      to[n++] = '\n';
+      i += 3;
+    } else {
+      to[n++] = from[i];
+    }
+  }
+  to[n] = 0;
+}
+
+static uint64_t kilobytes(const char *at) {
+  while (*at == ' ') at++;
+  return parse_decimal(&at) * KIB;
+}
+
+/* Reads the area at `at` of /proc/self/smaps; returns where the next begins, NULL at the end. */
+static const char *parse_area(const char *at, struct area *area) {
+  fill_bytes(area, 0, offsetof(struct area, name));
+  area->flags = 0, area->resident = 0, area->shared = area->userfault = area->device_memory = false;
+  at = parse_map_line(at, &area->map);
+  if (at == NULL) return NULL;
+  copy_name(area->name, sizeof area->name, area->map.name, area->map.name_length);
+  area->shared = area->map.permissions[3] == 's';
+  struct map_line next;
+  while (*at != 0 && parse_map_line(at, &next) == NULL) {
+    if (starts_with(at, "Rss:") || starts_with(at, "Swap:")) area->resident += kilobytes(find_character(at, ':') + 1);
+    if (starts_with(at, "VmFlags:")) area->flags = parse_vm_flags(at + 8, area);
+    while (*at != 0 && *at != '\n') at++;
+    if (*at == '\n') at++;
+  }
+  return at;
+}
+
+static uint32_t area_protection(const struct area *area) {
+  const char *p = area->map.permissions;
+  return (p[0] == 'r' ? WARP_PROT_READ : 0) | (p[1] == 'w' ? WARP_PROT_WRITE : 0) | (p[2] == 'x' ? WARP_PROT_EXEC : 0);
+}
+
+static uint32_t capture_file(struct capture *capture, const struct area *area, const struct file_status *status) {
+  for (size_t i = 0; i < capture->files.records.count; i++) {
+    const struct warp_file_record *file = table_at(&capture->files, struct warp_file_record, i);
+    if (file->device == status->device && file->inode == status->inode && file->path.length == string_length(area->name) &&
+        compare_bytes(capture->files.heap.bytes + file->path.offset, area->name, file->path.length) == 0)
+      return (uint32_t)i;
+  }
+  struct warp_file_record *file = table_add(&capture->files);
+  file->device = status->device;
+  file->inode = status->inode;
+  file->size = (uint64_t)status->size;
+  file->mtime_ns = file_mtime_ns(status);
+  file->mode = status->mode;
+  file->path = table_string(&capture->files, area->name);
+  long fd = open_file(area->name, O_RDONLY | O_CLOEXEC, 0);
+  if (fd >= 0) {
+    uint8_t build_id[64];
+    size_t length = read_build_id((int)fd, build_id, sizeof build_id);
+    file->build_id = table_bytes(&capture->files, build_id, length);
+    file->sample_hash = file_sample_hash((int)fd, file->size);
+    sys(close, fd);
+  }
+  return (uint32_t)capture->files.records.count - 1;
+}
+
+uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode, uint32_t kind, const char *name) {
+  for (size_t i = 0; i < capture->object_sources.count; i++) {
+    const struct object_source *source = list_at(&capture->object_sources, struct object_source, i);
+    if (source->device == device && source->inode == inode) return (uint32_t)i;
+  }
+  struct warp_object_record *object = table_add(&capture->objects);
+  object->kind = kind;
+  object->name = table_string(&capture->objects, name);
+  struct object_source *source = list_add(&capture->object_sources);
+  source->device = device;
+  source->inode = inode;
+  source->fd = -1;
+  list_init(&source->mappings, &capture->arena, sizeof(struct object_mapping));
+  return (uint32_t)capture->objects.records.count - 1;
+}
+
+/* Whether an area is anonymous memory that a restore has mapped directly from its image. */
+static bool is_from_image(const struct area *area) {
+  return warp_control.generation > 0 && !area->shared && area->map.inode != 0 && area->map.inode == warp_control.image_inode && area->map.device == warp_control.image_device;
+}
+
+/* Decides what an area is; false with the failure set when it cannot be kept. */
+static bool classify(struct capture *capture, const struct area *area, struct warp_vma_record *vma, bool *store_all) {
+  const struct warp_process_record *process = table_at(&capture->process, struct warp_process_record, 0);
+  const char *name = area->name;
+  *store_all = false;
+  vma->file = vma->object = WARP_NONE;
+  if (area->userfault) {
+    fail(capture->failure, "memory area 0x%lx-0x%lx is registered with a userfaultfd, which cannot be kept: unregister it first", vma->start, vma->end);
+    return false;
+  }
+  if ((area->flags & WARP_VMA_HUGETLB) != 0) {
+    fail(capture->failure, "memory area 0x%lx-0x%lx consists of hugetlb pages, which cannot be kept yet: use transparent huge pages (for Java: -XX:+UseTransparentHugePages)", vma->start, vma->end);
+    return false;
+  }
+  if (strings_equal(name, "[vdso]")) {
+    vma->kind = WARP_VMA_VDSO;
+    *store_all = true;
+    return true;
+  }
+  if (starts_with(name, "[vvar")) {
+    vma->kind = WARP_VMA_VVAR;
+    return true;
+  }
+  uint64_t engine_part_end;
+  if (next_engine_memory(vma->start, &engine_part_end) == vma->start) {
+    vma->kind = WARP_VMA_ENGINE;
+    *store_all = true;
+    return true;
+  }
+  bool from_image = is_from_image(area);
+  bool anonymous = area->map.inode == 0 && (name[0] == 0 || name[0] == '[');
+  if (from_image || anonymous || (!area->shared && strings_equal(name, "/dev/zero"))) {
+    *store_all = from_image;
+    vma->kind = vma->start >= process->start_brk && vma->end <= round_up(process->brk, PAGE_SIZE) ? WARP_VMA_HEAP : WARP_VMA_ANONYMOUS;
+    if (vma->start <= process->start_stack && process->start_stack < vma->end) vma->kind = WARP_VMA_STACK;
+    vma->offset = 0;
+    return true;
+  }
+  if (area->device_memory || starts_with(name, "anon_inode:") || starts_with(name, "/[aio]") || starts_with(name, "/SYSV")) {
+    const char *mend = starts_with(name, "/SYSV") ? "use POSIX shared memory or memfd_create in place of System V shared memory" : starts_with(name, "/[aio]") ? "have the program use no Linux AIO (nginx: aio off)" : "close it before the checkpoint";
+    fail(capture->failure, "memory area 0x%lx-0x%lx (%s) cannot be kept: %s", vma->start, vma->end, name, mend);
+    return false;
+  }
+  bool memfd = starts_with(name, "/memfd:");
+  struct file_status status;
+  bool deleted = memfd || ends_with(name, " (deleted)") || sys(newfstatat, AT_FDCWD_, name, &status, 0) < 0;
+  if (!deleted) {
+    if ((status.mode & S_IFMT) == S_IFCHR && !strings_equal(name, "/dev/zero")) {
+      fail(capture->failure, "memory area 0x%lx-0x%lx maps the device %s, which cannot be kept: close it before the checkpoint", vma->start, vma->end, name);
+      return false;
+    }
+    vma->kind = WARP_VMA_FILE;
+    vma->file = capture_file(capture, area, &status);
+    *store_all = capture->request->self_contained && !area->shared;
+    return true;
+  }
+  if (!area->shared) {
+    /* Private memory over something that no path leads to any more: it comes back as plain memory with the same content. */
+    vma->kind = WARP_VMA_ANONYMOUS;
+    *store_all = true;
+    return true;
+  }
+  vma->kind = WARP_VMA_OBJECT;
+  uint32_t kind = memfd ? WARP_OBJECT_MEMFD : starts_with(name, "/dev/zero") ? WARP_OBJECT_SHARED_ANONYMOUS : WARP_OBJECT_DELETED_FILE;
+  char object_name[4096];
+  format(object_name, sizeof object_name, "%s", memfd ? name + 7 : name);
+  if (ends_with(object_name, " (deleted)")) object_name[string_length(object_name) - 10] = 0;
+  vma->object = capture_object(capture, area->map.device, area->map.inode, kind, object_name);
+  struct object_source *source = list_at(&capture->object_sources, struct object_source, vma->object);
+  struct object_mapping *mapping = list_add(&source->mappings);
+  *mapping = (struct object_mapping){vma->start, vma->end, vma->offset};
+  struct warp_object_record *object = table_at(&capture->objects, struct warp_object_record, vma->object);
+  object->size = max_u64(object->size, vma->offset + vma->end - vma->start);
+  return true;
+}
+
+static bool in_arena(const struct arena *arena, uint64_t address, uint64_t *end) {
+  for (const struct arena_block *block = arena->blocks; block != NULL; block = block->next)
+    if (address >= (uint64_t)block && address < (uint64_t)block + block->size) {
+      *end = (uint64_t)block + block->size;
+      return true;
+    }
+  return false;
+}
+
+static uint64_t next_arena_block(const struct arena *arena, uint64_t from) {
+  uint64_t best = UINT64_MAX;
+  for (const struct arena_block *block = arena->blocks; block != NULL; block = block->next)
+    if ((uint64_t)block >= from) best = min_u64(best, (uint64_t)block);
+  return best;
+}
+
+/* How the pages of a vma record, or of a part of one, are found and read. */
+struct area_part {
+  uint64_t start;
+  uint64_t end;
+  size_t vma;
+  bool store_all;
+  bool readable;
+  bool over_file; /* file content that zeros would not stand for */
+  bool plain; /* anonymous without a name: the program saw one area where a direct restore has left several */
+};
+static struct list area_parts;
+
+
+static int add_area(struct capture *capture, const struct area *area, uint64_t start, uint64_t end) {
+  struct warp_vma_record vma = {.start = start, .end = end};
+  vma.offset = area->map.inode == 0 ? 0 : area->map.offset + (start - area->map.start);
+  vma.protection = area_protection(area);
+  vma.flags = (area->flags & ~WARP_VMA_MAY_WRITE) | (area->shared ? WARP_VMA_SHARED | (area->flags & WARP_VMA_MAY_WRITE) : 0);
+  vma.resident = area->resident;
+  bool store_all;
+  if (!classify(capture, area, &vma, &store_all)) return -1;
+  bool from_image = is_from_image(area);
+  bool heap = vma.kind == WARP_VMA_HEAP;
+  /* A deleted file's mapping may reach past its end, where a plain read raises SIGBUS. */
+  bool over_file = vma.kind == WARP_VMA_ANONYMOUS && area->map.inode != 0 && !from_image;
+  struct area_part *part = list_add(&area_parts);
+  *part = (struct area_part){
+      .start = start,
+      .end = end,
+      .store_all = store_all,
+      .over_file = area->map.inode != 0 && !from_image && vma.kind != WARP_VMA_ANONYMOUS,
+      .readable = (vma.protection & WARP_PROT_READ) != 0 && !over_file,
+      .plain = heap || (vma.kind == WARP_VMA_ANONYMOUS && (from_image || area->name[0] == 0)),
+  };
+  size_t count = capture->vmas.records.count;
+  if (count > 0 && warp_control.generation > 0 && part->plain && area_parts.count > 1 && (part - 1)->plain) {
+    struct warp_vma_record *last = table_at(&capture->vmas, struct warp_vma_record, count - 1);
+    if (last->end == vma.start && last->kind == vma.kind && last->protection == vma.protection && last->flags == vma.flags) {
+      last->end = vma.end;
+      last->resident += vma.resident;
+      part->vma = count - 1;
+      return 0;
+    }
+  }
+  part->vma = count;
+  vma.name = table_string(&capture->vmas, heap ? "[heap]" : from_image ? "" : area->name);
+  struct warp_vma_record *record = table_add(&capture->vmas);
+  *record = vma;
+  return 0;
+}
+
+int capture_memory_areas(struct capture *capture) {
+  list_init(&area_parts, &capture->arena, sizeof(struct area_part));
+  size_t size;
+  long error;
+  const char *at = read_whole_file(&capture->arena, "/proc/self/smaps", &size, &error);
+  if (at == NULL) return fail(capture->failure, "cannot read /proc/self/smaps: %s: mount procfs", error_text(error));
+  struct area *area = arena_allocate(&capture->arena, sizeof *area);
+  while ((at = parse_area(at, area)) != NULL) {
+    if (strings_equal(area->name, "[vsyscall]")) continue;
+    /* The capture's own memory stays out, even where the kernel has merged it with the program's. */
+    for (uint64_t start = area->map.start; start < area->map.end;) {
+      uint64_t skip_to, engine_end_address = 0;
+      if (in_arena(&capture->arena, start, &skip_to)) {
+        start = skip_to;
+        continue;
+      }
+      uint64_t end = min_u64(area->map.end, next_arena_block(&capture->arena, start));
+      uint64_t engine = next_engine_memory(start, &engine_end_address);
+      end = min_u64(end, engine == start ? engine_end_address : engine);
+      if (add_area(capture, area, start, end) < 0) return -1;
+      start = end;
+    }
+  }
+  log_debug("%lu memory areas, %lu mapped files, %lu shared memory objects", capture->vmas.records.count, capture->files.records.count, capture->objects.records.count);
+  return 0;
+}
+
+/* ---- which pages ---- */
+
+struct page_query {
+  int pagemap;
+  bool scan_unsupported;
+};
+
+/* Calls `each` for the ranges of [start, end) with pages of the program's own: present or swapped, and, with `private_file`, changed. */
+static int for_each_own_range(struct capture *capture, struct page_query *query, uint64_t start, uint64_t end, bool private_file, void (*each)(void *, uint64_t, uint64_t), void *context) {
+  static struct pagemap_range ranges[512];
+  while (!query->scan_unsupported && start < end) {
+    struct pagemap_scan scan = {
+        .size = sizeof scan,
+        .start = start,
+        .end = end,
+        .ranges = (uint64_t)ranges,
+        .range_count = sizeof ranges / sizeof ranges[0],
+        .category_inverted = private_file ? PAGE_IS_FILE_ : PAGE_IS_PFNZERO_,
+        .category_mask = private_file ? PAGE_IS_FILE_ : PAGE_IS_PFNZERO_,
+        .category_any_of = PAGE_IS_PRESENT_ | PAGE_IS_SWAPPED_,
+        .return_mask = PAGE_IS_PRESENT_,
+    };
+    long n = sys(ioctl, query->pagemap, PAGEMAP_SCAN_, &scan);
+    if (n < 0) {
+      query->scan_unsupported = true;
+      break;
+    }
+    for (long i = 0; i < n; i++) each(context, ranges[i].start, ranges[i].end);
+    start = scan.walk_end;
+  }
+  static uint64_t entries[4096];
+  while (start < end) {
+    size_t pages = min_u64((end - start) / PAGE_SIZE, sizeof entries / sizeof entries[0]);
+    long n = read_fully(query->pagemap, entries, pages * 8, start / PAGE_SIZE * 8);
+    if (n != (long)(pages * 8)) return fail(capture->failure, "cannot read /proc/self/pagemap for 0x%lx: %s", start, n < 0 ? error_text(n) : "short read");
+    for (size_t i = 0; i < pages; i++) {
+      bool own = (entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0 && (!private_file || (entries[i] & PAGEMAP_FILE) == 0) && (entries[i] & PAGEMAP_GUARD) == 0;
+      if (own) each(context, start + i * PAGE_SIZE, start + (i + 1) * PAGE_SIZE);
+    }
+    start += pages * PAGE_SIZE;
+  }
+  return 0;
+}
+
+static void find_guards(struct capture *capture, struct page_query *query, uint64_t start, uint64_t end) {
+  struct pagemap_range ranges[64];
+  while (start < end) {
+    struct pagemap_scan scan = {
+        .size = sizeof scan, .start = start, .end = end, .ranges = (uint64_t)ranges, .range_count = 64, .category_mask = PAGE_IS_GUARD_, .return_mask = PAGE_IS_GUARD_,
+    };
+    long n = sys(ioctl, query->pagemap, PAGEMAP_SCAN_, &scan);
+    if (n < 0) return; /* a kernel without this category has no guard pages either */
+    for (long i = 0; i < n; i++) {
+      struct warp_guard_record *guard = table_add(&capture->guards);
+      *guard = (struct warp_guard_record){ranges[i].start, ranges[i].end};
+    }
+    start = scan.walk_end;
+  }
+}
+
+static bool is_zero(const void *page, size_t size) {
+  const uint64_t *word = page;
+  for (size_t i = 0; i < size / 8; i += 8)
+    if ((word[i] | word[i + 1] | word[i + 2] | word[i + 3] | word[i + 4] | word[i + 5] | word[i + 6] | word[i + 7]) != 0) return false;
+  return true;
+}
+
+struct scan {
+  struct capture *capture;
+  bool keep_zeros;
+  int process_memory; /* /proc/self/mem where the area is not readable, else -1 */
+  uint8_t *page;
+  size_t first_piece;
+};
+
+static void add_piece(struct scan *scan, uint64_t start, uint64_t end) {
+  struct list *pieces = &scan->capture->pieces;
+  if (pieces->count > scan->first_piece) {
+    struct piece *last = list_at(pieces, struct piece, pieces->count - 1);
+    if (last->end == start) {
+      last->end = end;
+      return;
+    }
+  }
+  struct piece *piece = list_add(pieces);
+  *piece = (struct piece){start, end};
+}
+
+static void scan_range(void *context, uint64_t start, uint64_t end) {
+  struct scan *scan = context;
+  if (scan->keep_zeros) {
+    add_piece(scan, start, end);
+    return;
+  }
+  for (uint64_t page = start; page < end; page += PAGE_SIZE) {
+    const void *bytes = (const void *)page;
+    if (scan->process_memory >= 0) {
+      if (read_fully(scan->process_memory, scan->page, PAGE_SIZE, page) != (long)PAGE_SIZE) continue;
+      bytes = scan->page;
+    }
+    if (!is_zero(bytes, PAGE_SIZE)) add_piece(scan, page, page + PAGE_SIZE);
+  }
+}
+
+/* Groups the pieces from `first` on into runs. */
+static void add_runs(struct capture *capture, size_t first, uint64_t bridge, uint32_t source, uint32_t object) {
+  for (size_t i = first; i < capture->pieces.count; i++) {
+    const struct piece *piece = list_at(&capture->pieces, struct piece, i);
+    struct run *last = i == first ? NULL : list_at(&capture->runs, struct run, capture->runs.count - 1);
+    if (last != NULL && piece->start - (last->address + last->size) <= bridge) {
+      capture->content_end += piece->end - last->address - last->size;
+      last->size = piece->end - last->address;
+      last->piece_count++;
+      continue;
+    }
+    struct run *run = list_add(&capture->runs);
+    *run = (struct run){.address = piece->start, .size = piece->end - piece->start, .content_offset = capture->content_end, .source = source, .object = object, .first_piece = (uint32_t)i, .piece_count = 1};
+    capture->content_end += run->size;
+  }
+}
+
+static void add_segment(struct capture *capture, uint64_t start, uint64_t end, bool stored, uint64_t content_offset, uint32_t protection) {
+  if (start >= end) return;
+  struct segment *segment = list_add(&capture->segments);
+  *segment = (struct segment){start, end - start, content_offset, stored, protection};
+}
+
+static int scan_part(struct capture *capture, struct page_query *query, const struct area_part *part, uint8_t *page) {
+  const struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, part->vma);
+  bool file_backed = vma->kind == WARP_VMA_FILE;
+  struct scan scan = {
+      .capture = capture,
+      .keep_zeros = part->over_file && vma->kind != WARP_VMA_ENGINE,
+      .process_memory = part->readable ? -1 : capture->process_memory,
+      .page = page,
+      .first_piece = capture->pieces.count,
+  };
+  uint64_t end = part->end;
+  if (part->store_all) {
+    if (file_backed) {
+      const struct warp_file_record *file = table_at(&capture->files, struct warp_file_record, vma->file);
+      end = min_u64(end, part->start + (file->size > vma->offset ? round_up(file->size - vma->offset, PAGE_SIZE) : 0));
+    }
+    if (part->start < end) scan_range(&scan, part->start, end);
+  } else if (for_each_own_range(capture, query, part->start, end, file_backed, scan_range, &scan) < 0) {
+    return -1;
+  }
+  if (vma->kind != WARP_VMA_VDSO) find_guards(capture, query, part->start, part->end);
+  add_runs(capture, scan.first_piece, file_backed ? 0 : BRIDGE_SIZE, !part->readable ? SOURCE_PROCESS_MEMORY : vma->kind == WARP_VMA_ENGINE ? SOURCE_MEMORY_COPY : SOURCE_MEMORY, WARP_NONE);
+  return 0;
+}
+
+/* Lays segments over an area: what its runs from `first_run` on hold is stored. */
+static void add_private_segments(struct capture *capture, struct warp_vma_record *vma, size_t first_run) {
+  uint64_t at = vma->start;
+  for (size_t i = first_run; i < capture->runs.count; i++) {
+    const struct run *run = list_at(&capture->runs, struct run, i);
+    add_segment(capture, at, run->address, false, 0, vma->protection);
+    add_segment(capture, run->address, run->address + run->size, true, run->content_offset, vma->protection);
+    at = run->address + run->size;
+    for (uint32_t p = 0; p < run->piece_count; p++) {
+      const struct piece *piece = list_at(&capture->pieces, struct piece, run->first_piece + p);
+      vma->stored += piece->end - piece->start;
+    }
+  }
+  add_segment(capture, at, vma->end, false, 0, vma->protection);
+}
+
+/* ---- shared memory objects ---- */
+
+/* Address of an object's page in some mapping of it, 0 when none maps it. */
+static uint64_t object_address(const struct object_source *source, uint64_t offset) {
+  for (size_t i = 0; i < source->mappings.count; i++) {
+    const struct object_mapping *mapping = list_at(&source->mappings, struct object_mapping, i);
+    if (offset >= mapping->offset && offset < mapping->offset + mapping->end - mapping->start) return mapping->start + offset - mapping->offset;
+  }
+  return 0;
+}
+
+static int scan_object(struct capture *capture, uint32_t index, uint8_t *buffer) {
+  struct object_source *source = list_at(&capture->object_sources, struct object_source, index);
+  struct warp_object_record *object = table_at(&capture->objects, struct warp_object_record, index);
+  struct scan scan = {.capture = capture, .process_memory = -1, .first_piece = capture->pieces.count};
+  uint64_t size = round_up(object->size, PAGE_SIZE);
+  for (uint64_t at = 0; at < size;) {
+    uint64_t data_end = size;
+    if (source->fd >= 0) {
+      long data = sys(lseek, source->fd, at, 3 /* SEEK_DATA */);
+      if (data == -ENXIO) break;
+      if (data >= 0) at = round_down((uint64_t)data, PAGE_SIZE);
+      long hole = sys(lseek, source->fd, at, 4 /* SEEK_HOLE */);
+      if (data >= 0 && hole >= 0) data_end = min_u64(size, round_up((uint64_t)hole, PAGE_SIZE));
+    }
+    for (; at < data_end; at += PAGE_SIZE) {
+      if (source->fd >= 0) {
+        fill_bytes(buffer, 0, PAGE_SIZE);
+        long n = read_fully(source->fd, buffer, PAGE_SIZE, at);
+        if (n < 0) return fail(capture->failure, "cannot read shared memory object %u at offset 0x%lx: %s", index, at, error_text(n));
+      } else {
+        uint64_t address = object_address(source, at);
+        unsigned char present = 0;
+        if (address == 0) continue;
+        if (sys(mincore, address, PAGE_SIZE, &present) == 0 && (present & 1) == 0) continue;
+        long fd = capture->process_memory;
+        if (read_fully((int)fd, buffer, PAGE_SIZE, address) != (long)PAGE_SIZE) continue;
+      }
+      if (!is_zero(buffer, PAGE_SIZE)) add_piece(&scan, at, at + PAGE_SIZE);
+    }
+  }
+  size_t first_run = capture->runs.count;
+  add_runs(capture, scan.first_piece, 0, SOURCE_OBJECT, index);
+  for (size_t i = first_run; i < capture->runs.count; i++) {
+    const struct run *run = list_at(&capture->runs, struct run, i);
+    struct warp_extent_record *extent = table_add(&capture->extents);
+    *extent = (struct warp_extent_record){.object = index, .object_offset = run->address, .length = run->size, .content_offset = run->content_offset};
+  }
+  return 0;
+}
+
+static void add_object_segments(struct capture *capture, struct warp_vma_record *vma) {
+  uint64_t at = vma->start;
+  for (size_t i = 0; i < capture->extents.records.count; i++) {
+    const struct warp_extent_record *extent = table_at(&capture->extents, struct warp_extent_record, i);
+    if (extent->object != vma->object) continue;
+    uint64_t object_start = max_u64(extent->object_offset, vma->offset);
+    uint64_t object_end = min_u64(extent->object_offset + extent->length, vma->offset + vma->end - vma->start);
+    if (object_start >= object_end) continue;
+    uint64_t start = vma->start + object_start - vma->offset, end = vma->start + object_end - vma->offset;
+    add_segment(capture, at, start, false, 0, vma->protection);
+    add_segment(capture, start, end, true, extent->content_offset + object_start - extent->object_offset, vma->protection);
+    vma->stored += end - start;
+    at = end;
+  }
+  add_segment(capture, at, vma->end, false, 0, vma->protection);
+}
+
+int capture_scan_memory(struct capture *capture) {
+  struct page_query query = {.pagemap = (int)open_file("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
+  if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/self/pagemap: %s: mount procfs", error_text(query.pagemap));
+  capture->process_memory = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+  int result = -1;
+  uint8_t *page = arena_allocate(&capture->arena, PAGE_SIZE);
+  if (capture->process_memory < 0) {
+    fail(capture->failure, "cannot open /proc/self/mem: %s: the process must be dumpable (prctl PR_SET_DUMPABLE)", error_text(capture->process_memory));
+    goto out;
+  }
+  /* Objects first: their content is shared by the segments of all areas that map them. */
+  for (uint32_t i = 0; i < capture->objects.records.count; i++)
+    if (scan_object(capture, i, page) < 0) goto out;
+  for (size_t i = 0, part = 0; i < capture->vmas.records.count; i++) {
+    struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, i);
+    size_t first_part = part, first_run = capture->runs.count;
+    while (part < area_parts.count && list_at(&area_parts, struct area_part, part)->vma == i) part++;
+    if (vma->kind == WARP_VMA_VVAR) continue;
+    if (vma->kind == WARP_VMA_OBJECT) {
+      add_object_segments(capture, vma);
+    } else if (vma->kind == WARP_VMA_FILE && (vma->flags & WARP_VMA_SHARED) != 0) {
+      add_segment(capture, vma->start, vma->end, false, 0, vma->protection);
+    } else {
+      for (size_t k = first_part; k < part; k++)
+        if (scan_part(capture, &query, list_at(&area_parts, struct area_part, k), page) < 0) goto out;
+      add_private_segments(capture, vma, first_run);
+    }
+  }
+  for (uint64_t at = 0; at < capture->content_end; at += CHUNK_SIZE) {
+    struct warp_chunk_record *chunk = table_add(&capture->chunks);
+    chunk->content_offset = chunk->file_offset = at;
+    chunk->content_size = chunk->stored_size = (uint32_t)min_u64(CHUNK_SIZE, capture->content_end - at);
+  }
+  result = 0;
+out:
+  sys(close, query.pagemap);
+  return result;
+}
+
+void capture_place_content(struct capture *capture, uint64_t metadata_size) {
+  for (size_t i = 0; i < capture->runs.count; i++) list_at(&capture->runs, struct run, i)->content_offset += metadata_size;
+  for (size_t i = 0; i < capture->segments.count; i++) {
+    struct segment *segment = list_at(&capture->segments, struct segment, i);
+    if (segment->stored) segment->content_offset += metadata_size;
+  }
+  for (size_t i = 0; i < capture->extents.records.count; i++) table_at(&capture->extents, struct warp_extent_record, i)->content_offset += metadata_size;
+  for (size_t i = 0; i < capture->chunks.records.count; i++) {
+    struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, i);
+    chunk->content_offset += metadata_size;
+    chunk->file_offset += metadata_size;
+  }
+  capture->content_end += metadata_size;
+}
+
+/* ---- writing ---- */
+
+#define TID_CANDIDATES 1024
+
+struct writer {
+  struct capture *capture;
+  uint8_t *buffer; /* CHUNK_SIZE bytes */
+  struct xxh64_state hash;
+  struct io_vector vectors[64];
+  size_t vector_count;
+  uint64_t vector_offset;
+  uint64_t vector_end;
+  uint64_t written;
+  long error;
+  uint64_t error_offset;
+  uint32_t lowest_tid;
+  uint32_t tid_span;
+  struct warp_tid_reference_record references[TID_CANDIDATES];
+  size_t reference_count;
+  bool references_full;
+  uint32_t alive; /* cleared by the kernel when the thread has ended */
+};
+
+static size_t next_chunk;
+static struct writer *first_writer;
+
+static void flush(struct writer *writer) {
+  struct io_vector *vector = writer->vectors;
+  size_t count = writer->vector_count;
+  uint64_t offset = writer->vector_offset;
+  while (count > 0 && writer->error == 0) {
+    long n = sys(pwritev, writer->capture->image_fd, vector, count, offset, 0);
+    if (n == -EINTR) continue;
+    if (n <= 0) {
+      writer->error = n == 0 ? -EIO : n;
+      writer->error_offset = offset;
+      break;
+    }
+    writer->written += (uint64_t)n;
+    offset += (uint64_t)n;
+    while (n > 0) {
+      size_t take = min_u64((uint64_t)n, vector->length);
+      vector->base = (uint8_t *)vector->base + take;
+      vector->length -= take;
+      n -= (long)take;
+      if (vector->length == 0) vector++, count--;
+    }
+  }
+  writer->vector_count = 0;
+}
+
+static void put_bytes(struct writer *writer, const void *bytes, size_t size, uint64_t offset) {
+  bool follows = writer->vector_count > 0 && writer->vector_end == offset;
+  if (!follows || writer->vector_count == sizeof writer->vectors / sizeof writer->vectors[0]) flush(writer);
+  if (writer->vector_count == 0) writer->vector_offset = offset;
+  writer->vectors[writer->vector_count++] = (struct io_vector){(void *)bytes, size};
+  writer->vector_end = offset + size;
+}
+
+static bool is_thread_id(const struct capture *capture, uint32_t tid) {
+  for (size_t i = 0; i < capture->freeze->count; i++)
+    if (capture->freeze->slots[i].tid == tid && capture->freeze->slots[i].state != SLOT_GONE) return true;
+  return false;
+}
+
+static void add_reference(struct writer *writer, uint64_t address, uint32_t tid, uint32_t kind) {
+  if (writer->reference_count == TID_CANDIDATES) {
+    writer->references_full = true;
+    return;
+  }
+  writer->references[writer->reference_count++] = (struct warp_tid_reference_record){address, tid, kind};
+}
+
+#define FUTEX_TID 0x3fffffffu
+
+/*
+ * Whether the word at `at` (in a page that is a copy of `address`) is the owner field of a locked mutex whose owner matters:
+ * recursive, error-checking, robust or priority-inheriting. Layouts: glibc, sysdeps/nptl/bits/struct_mutex.h (lock, count,
+ * owner, nusers, kind); musl, src/internal/pthread_impl.h (type, lock, waiters, previous, next, count).
+ */
+static void check_owner(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
+  if (engine_on_glibc()) {
+    if (words_before < 2 || words_after < 3) return;
+    uint32_t lock = at[-2], count = at[-1], owner = at[0], users = at[1], kind = at[2];
+    bool robust_or_pi = (kind & 0x30) != 0;
+    bool typed = (kind & 3) == 1 || (kind & 3) == 2;
+    if ((kind & ~0x1f3u) != 0 || (!robust_or_pi && !typed) || users == 0 || users > 0xffff || !is_thread_id(writer->capture, owner)) return;
+    if (robust_or_pi ? (lock & FUTEX_TID) != owner : lock != 1 && lock != 2) return;
+    if ((kind & 3) == 1 ? count == 0 || count > 0xffffff : count > 1) return;
+    add_reference(writer, address, owner, WARP_TID_MUTEX);
+    if (robust_or_pi) add_reference(writer, address - 8, owner, WARP_TID_FUTEX);
+  } else {
+    if (words_before < 1 || words_after < 9) return;
+    uint32_t type = at[-1], owner = at[0] & FUTEX_TID, count = at[4];
+    if (type == 0 || (type & ~0x8fu) != 0 || (type & 3) == 3 || count > 0xffffff || !is_thread_id(writer->capture, owner)) return;
+    add_reference(writer, address, owner, WARP_TID_MUTEX);
+  }
+}
+
+/* Finds what may be owner fields: 32-bit words in the range of the process's thread ids, at the offset that the C library's layout gives. */
+static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address) {
+  const uint32_t lowest = writer->lowest_tid, span = writer->tid_span;
+  const size_t first = engine_on_glibc() ? 0 : 1;
+  const uint32_t *words = (const uint32_t *)bytes;
+  const size_t count = size / 4;
+  for (size_t block = 0; block < count; block += 64) {
+    uint32_t hits = 0;
+    for (size_t i = 0; i < 64; i += 2) hits |= words[block + first + i] - lowest <= span;
+    if (hits == 0) continue;
+    for (size_t i = first; i < 64; i += 2)
+      if (words[block + i] - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, block + i, count - block - i);
+  }
+}
+
+static void put_zeros(struct writer *writer, uint64_t size) {
+  static const uint8_t zeros[4096];
+  for (; size > 0; size -= min_u64(size, sizeof zeros)) xxh64_update(&writer->hash, zeros, min_u64(size, sizeof zeros));
+}
+
+static void put_piece(struct writer *writer, const struct run *run, uint64_t start, uint64_t size, uint64_t offset, uint8_t *copy) {
+  const uint8_t *bytes = (const uint8_t *)start;
+  long n = (long)size;
+  if (run->source == SOURCE_OBJECT) {
+    const struct object_source *source = list_at(&writer->capture->object_sources, struct object_source, run->object);
+    fill_bytes(copy, 0, size);
+    uint64_t address = object_address(source, start);
+    if (source->fd >= 0) {
+      n = read_fully(source->fd, copy, size, start);
+    } else {
+      for (uint64_t done = 0; done < size && n >= 0; done += PAGE_SIZE) {
+        address = object_address(source, start + done);
+        n = read_fully(writer->capture->process_memory, copy + done, PAGE_SIZE, address);
+      }
+    }
+    bytes = copy;
+  } else if (run->source == SOURCE_PROCESS_MEMORY) {
+    fill_bytes(copy, 0, size);
+    n = read_fully(writer->capture->process_memory, copy, size, start);
+    bytes = copy;
+  } else if (run->source == SOURCE_MEMORY_COPY) {
+    copy_bytes(copy, bytes, size);
+    bytes = copy;
+  }
+  if (n < 0) {
+    writer->error = n;
+    writer->error_offset = offset;
+    return;
+  }
+  xxh64_update(&writer->hash, bytes, size);
+  if (run->source != SOURCE_OBJECT && run->source != SOURCE_MEMORY_COPY) find_tid_references(writer, bytes, size, start);
+  put_bytes(writer, bytes, size, offset);
+}
+
+static void write_chunk(struct writer *writer, struct warp_chunk_record *chunk, size_t *run_hint) {
+  struct capture *capture = writer->capture;
+  const uint64_t start = chunk->content_offset, end = start + chunk->content_size;
+  xxh64_begin(&writer->hash);
+  while (*run_hint + 1 < capture->runs.count && list_at(&capture->runs, struct run, *run_hint + 1)->content_offset <= start) ++*run_hint;
+  for (size_t r = *run_hint; r < capture->runs.count && writer->error == 0; r++) {
+    const struct run *run = list_at(&capture->runs, struct run, r);
+    if (run->content_offset >= end) break;
+    uint64_t from = run->address + (max_u64(start, run->content_offset) - run->content_offset);
+    const uint64_t to = run->address + (min_u64(end, run->content_offset + run->size) - run->content_offset);
+    for (uint32_t p = 0; p < run->piece_count && from < to; p++) {
+      const struct piece *piece = list_at(&capture->pieces, struct piece, run->first_piece + p);
+      if (piece->end <= from) continue;
+      if (piece->start > from) {
+        uint64_t gap = min_u64(piece->start, to) - from;
+        put_zeros(writer, gap);
+        from += gap;
+      }
+      if (from >= to) break;
+      uint64_t size = min_u64(piece->end, to) - from;
+      uint64_t offset = run->content_offset + from - run->address;
+      put_piece(writer, run, from, size, offset, writer->buffer + (offset - start));
+      from += size;
+    }
+  }
+  flush(writer);
+  chunk->content_hash = chunk->stored_hash = xxh64_end(&writer->hash);
+}
+
+static void write_chunks(struct writer *writer) {
+  struct capture *capture = writer->capture;
+  size_t run_hint = 0;
+  while (writer->error == 0) {
+    size_t index = __atomic_fetch_add(&next_chunk, 1, __ATOMIC_RELAXED);
+    if (index >= capture->chunks.records.count) break;
+    write_chunk(writer, table_at(&capture->chunks, struct warp_chunk_record, index), &run_hint);
+    if (writer == first_writer && index % 8 == 0) {
+      client_send(capture->request, "P%lu %lu", index * CHUNK_SIZE, capture->content_end);
+      if (!client_waits(capture->request)) writer->error = -ECANCELED;
+    }
+  }
+}
+
+static void writer_thread(void *argument) {
+  struct writer *writer = argument;
+  write_chunks(writer);
+  sys(exit, 0);
+}
+
+static size_t processor_count(void) {
+  uint64_t mask[128];
+  long n = sys(sched_getaffinity, 0, sizeof mask, mask);
+  size_t count = 0;
+  for (long i = 0; i < n / 8; i++)
+    for (uint64_t bits = mask[i]; bits != 0; bits &= bits - 1) count++;
+  return count == 0 ? 1 : count;
+}
+
+#define WRITER_STACK_SIZE (64 * KIB)
+#define MOST_WRITERS 4
+
+int capture_write_memory(struct capture *capture) {
+  /* Memory of the writers is not the capture's: it must not be in the way of the areas that have been listed. */
+  struct arena scratch = {NULL};
+  struct writer *writers[MOST_WRITERS] = {NULL};
+  size_t count = min_u64(min_u64(processor_count(), MOST_WRITERS), 1 + capture->content_end / (8 * CHUNK_SIZE));
+  uint32_t lowest = UINT32_MAX, highest = 0;
+  for (size_t i = 0; i < capture->freeze->count; i++) {
+    const struct slot *slot = &capture->freeze->slots[i];
+    if (slot->state == SLOT_GONE) continue;
+    lowest = lowest < slot->tid ? lowest : slot->tid;
+    highest = highest > slot->tid ? highest : slot->tid;
+  }
+  next_chunk = 0;
+  for (size_t i = 0; i < count; i++) {
+    struct writer *writer = writers[i] = arena_allocate(&scratch, sizeof *writer);
+    writer->capture = capture;
+    writer->buffer = arena_allocate(&scratch, CHUNK_SIZE);
+    writer->lowest_tid = lowest;
+    writer->tid_span = highest - lowest;
+  }
+  first_writer = writers[0];
+  size_t started = 1;
+  for (; started < count; started++) {
+    uint8_t *stack = arena_allocate(&scratch, WRITER_STACK_SIZE);
+    writers[started]->alive = 1;
+    if (arch_clone(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID, stack + WRITER_STACK_SIZE, NULL, &writers[started]->alive, 0, writer_thread, writers[started]) < 0) break;
+  }
+  write_chunks(writers[0]);
+  int result = 0;
+  for (size_t i = 0; i < started; i++) {
+    struct writer *writer = writers[i];
+    /* The kernel's wake-up at a thread's end is not a private one. */
+    while (i > 0 && __atomic_load_n(&writer->alive, __ATOMIC_ACQUIRE) != 0) sys(futex, &writer->alive, FUTEX_WAIT, 1, NULL);
+    capture->bytes_written += writer->written;
+    if (writer->error == -ECANCELED) {
+      result = fail(capture->failure, "the checkpoint command went away");
+    } else if (writer->error < 0) {
+      result = fail(capture->failure, "cannot write %s/core.img at offset 0x%lx: %s", capture->request->directory, writer->error_offset, error_text(writer->error));
+    }
+    if (writer->references_full) result = fail(capture->failure, "more than %u mutexes that record their owner are locked: the program must hold fewer at a checkpoint", TID_CANDIDATES);
+    for (size_t k = 0; k < writer->reference_count; k++) {
+      struct warp_tid_reference_record *reference = table_add(&capture->tid_references);
+      *reference = writer->references[k];
+    }
+  }
+  arena_release(&scratch);
+  return result;
+}

@@ -1,0 +1,352 @@
+/* Descriptors: every open file description is made once, and its numbers are set to it. */
+#include <linux/fcntl.h>
+#include <linux/eventpoll.h>
+#include <linux/time.h>
+
+#include "restore.h"
+
+#define F_DUPFD_CLOEXEC_ 1030
+#define F_ADD_SEALS_ 1033
+#define TFD_IOC_SET_TICKS_ 0x40085400u
+#define TFD_TIMER_ABSTIME_ 1u
+#define ACCESS_MODE 3u
+/* Flags that an open file keeps; the others act at opening only. */
+#define KEPT_FLAGS (ACCESS_MODE | O_APPEND | O_NONBLOCK | O_DSYNC | __O_SYNC | O_DIRECT | O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_PATH)
+#define SETTABLE_FLAGS (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | FASYNC)
+
+int move_descriptor(const struct restore *restore, int fd) {
+  if (fd < 0) return fd;
+  long moved = sys(fcntl, fd, F_DUPFD_CLOEXEC_, restore->lowest_own_descriptor);
+  if (moved >= 0 && fd > 2) sys(close, fd);
+  return (int)moved;
+}
+
+static const struct warp_description_record *description_at(const struct restore *restore, size_t index) { return view_at(&restore->image.descriptions, struct warp_description_record, index); }
+
+/* Paths below /proc name the process that was: they mean the one that is. */
+static void current_path(const struct restore *restore, const char *path, char *ret, size_t size) {
+  char old[64];
+  size_t n = format(old, sizeof old, "/proc/%u", view_at(&restore->image.process, struct warp_process_record, 0)->pid);
+  if (starts_with(path, old) && (path[n] == '/' || path[n] == 0)) {
+    format(ret, size, "/proc/%ld%s", sys(getpid), path + n);
+  } else {
+    format(ret, size, "%s", path);
+  }
+}
+
+static int open_path(struct restore *restore, const struct warp_description_record *description, uint32_t number, const char *path) {
+  char now[4300];
+  current_path(restore, path, now, sizeof now);
+  long fd = open_file(now, (int)((description->status_flags & KEPT_FLAGS) | O_CLOEXEC | O_NOCTTY | (description->kind == WARP_DESCRIPTION_FIFO ? O_NONBLOCK : 0u)), 0);
+  if (fd < 0) return fail(&restore->failure, "descriptor %u: %s cannot be opened: %s: put it there", number, now, error_text(fd));
+  struct file_status status;
+  if (description->kind == WARP_DESCRIPTION_FILE && (description->status_flags & O_PATH) == 0) {
+    if (sys(fstat, fd, &status) == 0 && (status.mode & S_IFMT) != (description->mode & S_IFMT)) return fail(&restore->failure, "descriptor %u: %s is another kind of file than at the checkpoint: put that back", number, now);
+    if (status.size < description->offset) log_warn("descriptor %u: %s has %ld bytes now, and the program stands at %ld", number, now, status.size, description->offset);
+  }
+  if ((description->kind == WARP_DESCRIPTION_FILE || description->kind == WARP_DESCRIPTION_DIRECTORY) && description->offset > 0 && (description->status_flags & O_PATH) == 0) sys(lseek, fd, description->offset, 0);
+  return (int)fd;
+}
+
+/* A terminal: the same one when it is there, else the controlling one, else what the caller has. */
+static int open_terminal(struct restore *restore, const struct warp_description_record *description, const char *path) {
+  int flags = (int)((description->status_flags & KEPT_FLAGS) | O_CLOEXEC | O_NOCTTY);
+  long fd = open_file(path, flags, 0);
+  if (fd < 0) fd = open_file("/dev/tty", flags, 0);
+  for (int i = 0; i < 3 && fd < 0; i++)
+    if (restore->standard[i] >= 0) fd = sys(fcntl, restore->standard[i], F_DUPFD_CLOEXEC_, 3);
+  return (int)fd;
+}
+
+/* ---- pipes ---- */
+
+static int fill_pipe(struct restore *restore, const struct warp_pipe_record *pipe, int writer) {
+  size_t size;
+  const uint8_t *data = view_bytes(&restore->image.pipes, pipe->data, &size);
+  if (pipe->capacity > 0) sys(fcntl, writer, F_SETPIPE_SZ, pipe->capacity);
+  long flags = sys(fcntl, writer, F_GETFL, 0);
+  sys(fcntl, writer, F_SETFL, flags | O_NONBLOCK);
+  long error = 0;
+  if ((pipe->flags & WARP_PIPE_PACKETS) == 0) {
+    error = size == 0 ? 0 : write_fully(writer, data, size);
+  } else {
+    for (size_t at = 0; at + 8 <= size && error >= 0;) {
+      uint32_t length;
+      copy_bytes(&length, data + at, sizeof length);
+      if (length > size - at - 8) break;
+      error = sys(write, writer, data + at + 8, length);
+      at += 8 + round_up(length, 8);
+    }
+  }
+  sys(fcntl, writer, F_SETFL, flags);
+  if (error < 0) return fail(&restore->failure, "%lu bytes cannot be put back into a pipe: %s: raise /proc/sys/fs/pipe-max-size", size, error_text(error));
+  return 0;
+}
+
+struct pipe_ends {
+  int reader;
+  int writer;
+  bool made;
+};
+
+static int make_pipe(struct restore *restore, uint32_t index, struct pipe_ends *ends) {
+  const struct warp_pipe_record *pipe = view_at(&restore->image.pipes, struct warp_pipe_record, index);
+  char *path = view_string(&restore->image.pipes, &restore->arena, pipe->path);
+  int32_t fds[2];
+  ends->made = true;
+  if (path[0] != 0) {
+    /* Opened for both at first, so that no open waits for the other side. */
+    long fd = open_file(path, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
+    if (fd < 0) return fail(&restore->failure, "the FIFO %s cannot be opened: %s: make it with mkfifo", path, error_text(fd));
+    ends->reader = ends->writer = move_descriptor(restore, (int)fd);
+    return fill_pipe(restore, pipe, ends->writer);
+  }
+  long error = sys(pipe2, fds, O_CLOEXEC | ((pipe->flags & WARP_PIPE_PACKETS) != 0 ? O_DIRECT : 0));
+  if (error < 0) return fail(&restore->failure, "cannot make a pipe: %s", error_text(error));
+  ends->reader = move_descriptor(restore, fds[0]);
+  ends->writer = move_descriptor(restore, fds[1]);
+  return fill_pipe(restore, pipe, ends->writer);
+}
+
+static int pipe_end(struct restore *restore, const struct warp_description_record *description, struct pipe_ends *pipes, uint32_t number) {
+  if (description->detail >= restore->image.pipes.count) return fail(&restore->failure, "%s: descriptor %u refers to pipe %u of %lu: the image is damaged", restore->image.path, number, description->detail, restore->image.pipes.count);
+  struct pipe_ends *ends = &pipes[description->detail];
+  if (!ends->made && make_pipe(restore, description->detail, ends) < 0) return -1;
+  uint32_t access = description->status_flags & ACCESS_MODE;
+  if (description->kind == WARP_DESCRIPTION_FIFO) {
+    char *path = view_string(&restore->image.descriptions, &restore->arena, description->path);
+    return open_path(restore, description, number, path);
+  }
+  /* The same pipe may have several descriptions; each is opened anew through its link, the first as it is. */
+  char link[64];
+  format(link, sizeof link, "/proc/self/fd/%d", access == O_RDONLY ? ends->reader : ends->writer);
+  long fd = open_file(link, (int)(access | O_CLOEXEC | (description->status_flags & O_NONBLOCK)), 0);
+  if (fd < 0) return fail(&restore->failure, "descriptor %u: the pipe cannot be opened: %s", number, error_text(fd));
+  return (int)fd;
+}
+
+/* ---- kinds ---- */
+
+static int make_timerfd(struct restore *restore, const struct warp_timerfd_record *timer, uint32_t flags) {
+  long fd = sys(timerfd_create, timer->clock, O_CLOEXEC | (flags & O_NONBLOCK));
+  if (fd < 0) return fail(&restore->failure, "cannot make a timerfd: %s", error_text(fd));
+  struct {
+    struct timespec64 interval, value;
+  } setting = {{(int64_t)(timer->interval_ns / 1000000000u), (int64_t)(timer->interval_ns % 1000000000u)}, {(int64_t)(timer->value_ns / 1000000000u), (int64_t)(timer->value_ns % 1000000000u)}};
+  uint32_t settime_flags = 0;
+  if ((timer->settime_flags & TFD_TIMER_ABSTIME_) != 0 && timer->clock == CLOCK_REALTIME_ && timer->value_ns != 0) {
+    /* An hour of the day, not a length of time. */
+    uint64_t when = view_at(&restore->image.image, struct warp_image_record, 0)->realtime_ns + timer->value_ns;
+    setting.value = (struct timespec64){(int64_t)(when / 1000000000u), (int64_t)(when % 1000000000u)};
+    settime_flags = timer->settime_flags;
+  }
+  if (timer->value_ns != 0) sys(timerfd_settime, fd, settime_flags, &setting, NULL);
+  if (timer->ticks > 0) {
+    long error = sys(ioctl, fd, TFD_IOC_SET_TICKS_, &timer->ticks);
+    if (error < 0) {
+      /* Without that ioctl (CONFIG_CHECKPOINT_RESTORE): it expires at once, once. */
+      setting.value = (struct timespec64){0, 1};
+      sys(timerfd_settime, fd, 0, &setting, NULL);
+    }
+  }
+  return (int)fd;
+}
+
+static int make_inotify(struct restore *restore, uint32_t index, const struct warp_description_record *description) {
+  long fd = sys(inotify_init1, O_CLOEXEC | (description->status_flags & O_NONBLOCK));
+  if (fd < 0) return fail(&restore->failure, "cannot make an inotify descriptor: %s: raise fs.inotify.max_user_instances", error_text(fd));
+  const struct view *watches = &restore->image.inotify_watches;
+  /* Watch descriptors count up from 1: those that the program has given up are made and removed. */
+  for (uint32_t wanted = 1, left = 1; left > 0; wanted++) {
+    left = 0;
+    const struct warp_inotify_watch_record *found = NULL;
+    for (size_t i = 0; i < watches->count; i++) {
+      const struct warp_inotify_watch_record *watch = view_at(watches, struct warp_inotify_watch_record, i);
+      if (watch->description != index || watch->watch < wanted) continue;
+      left++;
+      if (watch->watch == wanted) found = watch;
+    }
+    if (left == 0) break;
+    const char *path = found == NULL ? "/" : view_string(watches, &restore->arena, found->path);
+    long watch = sys(inotify_add_watch, fd, path, found == NULL ? 0x200u /* IN_DELETE */ : found->mask & 0xfffu);
+    if (watch < 0) return fail(&restore->failure, "%s cannot be watched: %s: put it there", path, error_text(watch));
+    if (found == NULL) sys(inotify_rm_watch, fd, watch);
+    if (found == NULL || watch == (long)wanted) continue;
+    return fail(&restore->failure, "the watch of %s has number %ld, and the program knows it as %u", path, watch, wanted);
+  }
+  /* Removing a watch leaves an IN_IGNORED event. */
+  uint8_t events[4096];
+  sys(fcntl, fd, F_SETFL, O_NONBLOCK);
+  while (sys(read, fd, events, sizeof events) > 0) continue;
+  sys(fcntl, fd, F_SETFL, description->status_flags & O_NONBLOCK);
+  return (int)fd;
+}
+
+static int make_object(struct restore *restore, const struct warp_description_record *description, uint32_t number) {
+  char link[64];
+  if (description->detail >= restore->image.objects.count) return fail(&restore->failure, "%s: descriptor %u refers to object %u: the image is damaged", restore->image.path, number, description->detail);
+  format(link, sizeof link, "/proc/self/fd/%d", restore->object_fds[description->detail]);
+  long fd = open_file(link, (int)((description->status_flags & (ACCESS_MODE | O_APPEND | O_NONBLOCK)) | O_CLOEXEC), 0);
+  if (fd < 0) return fail(&restore->failure, "descriptor %u: shared memory cannot be opened: %s", number, error_text(fd));
+  if (description->offset > 0) sys(lseek, fd, description->offset, 0);
+  return (int)fd;
+}
+
+static int make_description(struct restore *restore, uint32_t index, uint32_t number, struct pipe_ends *pipes) {
+  const struct image *image = &restore->image;
+  const struct warp_description_record *description = description_at(restore, index);
+  char *path = view_string(&image->descriptions, &restore->arena, description->path);
+  long fd;
+  switch (description->kind) {
+    case WARP_DESCRIPTION_FILE:
+    case WARP_DESCRIPTION_DIRECTORY:
+    case WARP_DESCRIPTION_DEVICE:
+      return open_path(restore, description, number, path);
+    case WARP_DESCRIPTION_TTY:
+      fd = open_terminal(restore, description, path);
+      return fd >= 0 ? (int)fd : fail(&restore->failure, "descriptor %u: no terminal in place of %s", number, path);
+    case WARP_DESCRIPTION_PIPE:
+    case WARP_DESCRIPTION_FIFO:
+      return pipe_end(restore, description, pipes, number);
+    case WARP_DESCRIPTION_SOCKET:
+      return restore_socket(restore, description->detail);
+    case WARP_DESCRIPTION_EVENTFD: {
+      const struct warp_eventfd_record *eventfd = view_at(&image->eventfds, struct warp_eventfd_record, description->detail);
+      fd = sys(eventfd2, 0, O_CLOEXEC | (description->status_flags & O_NONBLOCK) | (eventfd->semaphore != 0 ? 1u : 0u));
+      if (fd >= 0 && eventfd->count > 0) sys(write, fd, &eventfd->count, sizeof eventfd->count);
+      break;
+    }
+    case WARP_DESCRIPTION_EPOLL:
+      fd = sys(epoll_create1, O_CLOEXEC);
+      break;
+    case WARP_DESCRIPTION_TIMERFD:
+      return make_timerfd(restore, view_at(&image->timerfds, struct warp_timerfd_record, description->detail), description->status_flags);
+    case WARP_DESCRIPTION_SIGNALFD:
+      fd = sys(signalfd4, -1, &view_at(&image->signalfds, struct warp_signalfd_record, description->detail)->mask, sizeof(uint64_t), O_CLOEXEC | (description->status_flags & O_NONBLOCK));
+      break;
+    case WARP_DESCRIPTION_INOTIFY:
+      return make_inotify(restore, index, description);
+    case WARP_DESCRIPTION_OBJECT:
+      return make_object(restore, description, number);
+    default:
+      return fail(&restore->failure, "%s: descriptor %u is of kind %u, which this restorer does not know: use warp-tool of the version that made the image", image->path, number, description->kind);
+  }
+  if (fd < 0) return fail(&restore->failure, "descriptor %u (%s) cannot be made: %s", number, path, error_text(fd));
+  return (int)fd;
+}
+
+/* ---- epoll ---- */
+
+static int restore_watches(struct restore *restore, const int *first_number) {
+  const struct view *watches = &restore->image.epoll_watches;
+  for (size_t i = 0; i < watches->count; i++) {
+    const struct warp_epoll_watch_record *watch = view_at(watches, struct warp_epoll_watch_record, i);
+    if (watch->description >= restore->image.descriptions.count || watch->target >= restore->image.descriptions.count) return fail(&restore->failure, "%s: epoll watch %lu is out of range: the image is damaged", restore->image.path, i);
+    const struct epoll_event event = {.events = watch->events, .data = watch->data};
+    int epoll = first_number[watch->description];
+    /* The kernel's entry is found again by number and file: where the number has another file now, it is lent for the moment. */
+    int target = first_number[watch->target];
+    bool same = false;
+    for (size_t k = 0; k < restore->image.descriptors.count; k++) {
+      const struct warp_descriptor_record *descriptor = view_at(&restore->image.descriptors, struct warp_descriptor_record, k);
+      same |= descriptor->number == watch->fd && descriptor->description == watch->target;
+    }
+    if (same) target = (int)watch->fd;
+    long error = sys(epoll_ctl, epoll, EPOLL_CTL_ADD, target, &event);
+    /* A caller's stream may be a plain file, which cannot be watched. */
+    if (error == -EPERM && description_at(restore, watch->target)->kind == WARP_DESCRIPTION_CALLER) {
+      log_info("descriptor %u is a file now, and always ready: it is no longer watched", watch->fd);
+    } else if (error < 0) {
+      return fail(&restore->failure, "descriptor %d (epoll) cannot watch descriptor %u: %s", epoll, watch->fd, error_text(error));
+    }
+  }
+  return 0;
+}
+
+/* ---- all ---- */
+
+int restore_descriptors(struct restore *restore) {
+  const struct image *image = &restore->image;
+  struct pipe_ends *pipes = arena_allocate(&restore->arena, image->pipes.count * sizeof *pipes + 1);
+  int *first_number = arena_allocate(&restore->arena, image->descriptions.count * sizeof *first_number + 1);
+  bool standard_used[3] = {false, false, false};
+  for (size_t i = 0; i < image->descriptions.count; i++) first_number[i] = -1;
+  /* The caller's streams first, while 0, 1 and 2 are still the caller's. */
+  for (size_t i = 0; i < image->descriptors.count; i++) {
+    const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, i);
+    if (descriptor->description >= image->descriptions.count) return fail(&restore->failure, "%s: descriptor %u refers to open file %u of %lu: the image is damaged", image->path, descriptor->number, descriptor->description, image->descriptions.count);
+    const struct warp_description_record *description = description_at(restore, descriptor->description);
+    if (descriptor->number <= 2) standard_used[descriptor->number] = true;
+    int fd = first_number[descriptor->description];
+    bool made = false;
+    if (description->kind == WARP_DESCRIPTION_CALLER) {
+      fd = description->detail <= 2 ? restore->standard[description->detail] : -1;
+      /* A stream that the caller has closed stays closed. */
+      if (fd < 0) {
+        sys(close, descriptor->number);
+        continue;
+      }
+    } else if (fd < 0) {
+      fd = make_description(restore, descriptor->description, descriptor->number, pipes);
+      if (fd < 0) return -1;
+      made = true;
+    }
+    if (fd != (int)descriptor->number) {
+      long error = sys(dup3, fd, descriptor->number, (descriptor->flags & 1) != 0 ? O_CLOEXEC : 0);
+      if (error < 0) return fail(&restore->failure, "descriptor %u cannot be set: %s: raise RLIMIT_NOFILE", descriptor->number, error_text(error));
+      if (made) sys(close, fd);
+    } else {
+      sys(fcntl, fd, F_SETFD, descriptor->flags & 1);
+    }
+    if (first_number[descriptor->description] >= 0) continue;
+    first_number[descriptor->description] = (int)descriptor->number;
+    if (description->kind == WARP_DESCRIPTION_CALLER || (description->status_flags & O_PATH) != 0) continue;
+    sys(fcntl, descriptor->number, F_SETFL, description->status_flags & SETTABLE_FLAGS);
+    if (description->owner != 0) {
+      bool self = description->owner == (int32_t)view_at(&image->process, struct warp_process_record, 0)->pid;
+      sys(fcntl, descriptor->number, F_SETOWN, self ? sys(getpid) : description->owner);
+    }
+    if (description->owner_signal != 0) sys(fcntl, descriptor->number, F_SETSIG, description->owner_signal);
+  }
+  for (int i = 0; i < 3; i++)
+    if (!standard_used[i]) sys(close, i);
+  if (restore_watches(restore, first_number) < 0) return -1;
+  for (size_t i = 0; i < image->pipes.count; i++) {
+    if (!pipes[i].made) continue;
+    sys(close, pipes[i].reader);
+    if (pipes[i].writer != pipes[i].reader) sys(close, pipes[i].writer);
+  }
+  log_debug("%lu descriptors of %lu open files are back", image->descriptors.count, image->descriptions.count);
+  return 0;
+}
+
+/* struct flock of 64-bit machines. */
+struct file_lock {
+  int16_t type;
+  int16_t whence;
+  int64_t start;
+  int64_t length;
+  int32_t pid;
+};
+
+int restore_locks(struct restore *restore) {
+  const struct image *image = &restore->image;
+  for (size_t i = 0; i < image->objects.count; i++) {
+    const struct warp_object_record *object = view_at(&image->objects, struct warp_object_record, i);
+    if (restore->object_fds[i] < 0 || object->kind != WARP_OBJECT_MEMFD || object->seals <= 1) continue;
+    long error = sys(fcntl, restore->object_fds[i], F_ADD_SEALS_, object->seals);
+    if (error < 0) log_warn("shared memory object %lu cannot be sealed again: %s", i, error_text(error));
+  }
+  for (size_t i = 0; i < image->locks.count; i++) {
+    const struct warp_lock_record *lock = view_at(&image->locks, struct warp_lock_record, i);
+    long error;
+    if (lock->kind == WARP_LOCK_FLOCK) {
+      error = sys(flock, lock->fd, (lock->exclusive != 0 ? 2 : 1) | 4 /* LOCK_NB */);
+    } else {
+      const struct file_lock wanted = {.type = lock->exclusive != 0 ? 1 : 0, .start = (int64_t)lock->start, .length = lock->end == UINT64_MAX ? 0 : (int64_t)(lock->end - lock->start + 1)};
+      error = sys(fcntl, lock->fd, lock->kind == WARP_LOCK_OFD ? 37 /* F_OFD_SETLK */ : F_SETLK, &wanted);
+    }
+    if (error < 0) return fail(&restore->failure, "the lock that descriptor %u held cannot be taken: %s: another process holds it; end that first", lock->fd, error_text(error));
+  }
+  return 0;
+}

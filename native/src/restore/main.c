@@ -1,0 +1,202 @@
+/* warp-restore: becomes the program of an image. */
+#include <linux/mman.h>
+
+#include "restore.h"
+
+static const char usage[] =
+    "usage: warp-restore IMAGE [--no-direct-map] [--keep-pid] [--stats FILE]\n"
+    "                    [--log-level error|warn|info|debug]\n"
+    "\n"
+    "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
+    "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
+    "namespaces of its own.\n";
+
+static struct restore the_restore = {.options = {.direct_map = true}};
+
+static int parse_options(int argc, char **argv, struct options *options) {
+  const char *value;
+  for (int i = 1; i < argc; i++) {
+    if (strings_equal(argv[i], "--help") || strings_equal(argv[i], "-h")) {
+      write_fully(1, usage, sizeof usage - 1);
+      sys(exit_group, 0);
+    } else if (strings_equal(argv[i], "--no-direct-map")) {
+      options->direct_map = false;
+    } else if (strings_equal(argv[i], "--keep-pid")) {
+      options->keep_pid = true;
+    } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
+      absolute_path(value, options->stats, sizeof options->stats);
+    } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
+      if (!log_level_parse(value, &log_level)) {
+        program_error("--log-level %s: choose error, warn, info or debug", value);
+        return 2;
+      }
+    } else if (argv[i][0] != '-' && options->image[0] == 0) {
+      format(options->image, sizeof options->image, "%s", argv[i]);
+    } else {
+      program_error("unknown argument %s: see warp-restore --help", argv[i]);
+      return 2;
+    }
+  }
+  if (options->image[0] == 0) {
+    program_error("name the image to restore: see warp-restore --help");
+    return 2;
+  }
+  return 0;
+}
+
+/* ---- a place to stand ---- */
+
+struct used_range {
+  uint64_t start;
+  uint64_t end;
+};
+
+static bool less_range(const void *a, const void *b) { return ((const struct used_range *)a)->start < ((const struct used_range *)b)->start; }
+
+/* Finds `size` bytes that neither the image nor this process uses. */
+static uint64_t find_hole(struct restore *restore, uint64_t size) {
+  struct list used;
+  list_init(&used, &restore->arena, sizeof(struct used_range));
+  for (size_t i = 0; i < restore->image.vmas.count; i++) {
+    const struct warp_vma_record *vma = view_at(&restore->image.vmas, struct warp_vma_record, i);
+    struct used_range *range = list_add(&used);
+    /* Room for a stack to grow down and a heap to grow up. */
+    *range = (struct used_range){vma->kind == WARP_VMA_STACK ? vma->start - 64 * MIB : vma->start, vma->kind == WARP_VMA_HEAP ? vma->end + 64 * MIB : vma->end};
+  }
+  size_t length;
+  long error;
+  const char *at = read_whole_file(&restore->arena, "/proc/self/maps", &length, &error);
+  struct map_line line;
+  while (at != NULL && (at = parse_map_line(at, &line)) != NULL) {
+    struct used_range *range = list_add(&used);
+    *range = (struct used_range){line.start, line.end};
+  }
+  list_sort(&used, less_range);
+  uint64_t candidate = 0x100000000ul;
+  for (size_t i = 0; i < used.count; i++) {
+    const struct used_range *range = list_at(&used, struct used_range, i);
+    if (range->start > candidate && range->start - candidate >= size + 2 * MIB) break;
+    candidate = max_u64(candidate, round_up(range->end, PAGE_SIZE) + MIB);
+  }
+  return candidate;
+}
+
+#define STACK_SIZE (512 * KIB)
+/* Enough for the kernel's vDSO with its data areas. */
+#define VDSO_ROOM (256 * KIB)
+
+static void bad(struct restore *restore) {
+  program_error("%s", restore->failure.text);
+  sys(exit_group, 2);
+}
+
+static void phase(struct restore *restore, uint64_t *us) { *us = (clock_ns(CLOCK_MONOTONIC_) - restore->stats.begin_ns) / 1000; }
+
+static void write_stats(struct restore *restore, int fd) {
+  if (fd < 0) return;
+  const struct stats *stats = &restore->stats;
+  char text[1024];
+  size_t n = format(text, sizeof text,
+                    "{\"metadata_us\":%lu,\"files_us\":%lu,\"descriptors_us\":%lu,\"memory_us\":%lu,\"process_us\":%lu,\"total_us\":%lu,\"direct_bytes\":%lu,\"direct_mappings\":%lu,\"eager_bytes\":%lu,"
+                    "\"eager_reads\":%lu,\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"mode\":\"%s\"}\n",
+                    stats->metadata_us, stats->files_us - stats->metadata_us, stats->descriptors_us - stats->files_us, stats->memory_us - stats->descriptors_us, stats->process_us - stats->memory_us, stats->process_us,
+                    stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
+                    stats->direct_mappings > 0 ? "direct" : "eager");
+  write_fully(fd, text, n);
+  sys(close, fd);
+}
+
+/* Runs in the copy, on its own stack, with the original's memory to be given up. */
+static void restore_in_place(void *argument) {
+  struct restore *restore = &the_restore;
+  (void)argument;
+  program_log_to_stderr("warp-restore");
+  struct failure *failure = &restore->failure;
+  char path[4300];
+  format(path, sizeof path, "%s", restore->image.path);
+  sys(close, restore->image.fd);
+  fill_bytes(&restore->image, 0, sizeof restore->image);
+  restore->arena = (struct arena){NULL};
+  /* Everything that points into memory is made again, here. */
+  if (image_open(&restore->image, &restore->arena, path, failure) < 0) bad(restore);
+  phase(restore, &restore->stats.metadata_us);
+  uint32_t highest = 2;
+  for (size_t i = 0; i < restore->image.descriptors.count; i++) {
+    uint32_t number = view_at(&restore->image.descriptors, struct warp_descriptor_record, i)->number;
+    highest = number > highest ? number : highest;
+  }
+  uint64_t limit[2] = {0, 0};
+  sys(prlimit64, 0, 7 /* RLIMIT_NOFILE */, NULL, limit);
+  limit[0] = limit[1];
+  sys(prlimit64, 0, 7, limit, NULL);
+  restore->lowest_own_descriptor = highest + 1;
+  for (int i = 0; i < 3; i++) restore->standard[i] = move_descriptor(restore, i);
+  if (restore->standard[2] >= 0) program_log_descriptor = restore->standard[2];
+  restore->image_fd = move_descriptor(restore, restore->image.fd);
+  if (restore->image_fd < 0) {
+    fail(failure, "%s: descriptor %u is in use in it, and this process may open no more than %lu: raise RLIMIT_NOFILE", path, highest, limit[1]);
+    bad(restore);
+  }
+  sys(close_range, 3, highest, 0);
+  int stats_fd = -1;
+  if (restore->options.stats[0] != 0) {
+    long fd = open_file(restore->options.stats, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) {
+      fail(failure, "cannot write %s: %s", restore->options.stats, error_text(fd));
+      bad(restore);
+    }
+    stats_fd = move_descriptor(restore, (int)fd);
+  }
+  if (check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
+  phase(restore, &restore->stats.files_us);
+  if (create_objects(restore) < 0 || restore_descriptors(restore) < 0) bad(restore);
+  phase(restore, &restore->stats.descriptors_us);
+  if (clear_memory(restore) < 0 || restore_memory(restore) < 0 || restore_vdso(restore) < 0) bad(restore);
+  phase(restore, &restore->stats.memory_us);
+  if (restore_process(restore) < 0 || restore_locks(restore) < 0 || restore_timers(restore) < 0) bad(restore);
+  phase(restore, &restore->stats.process_us);
+  log_debug("memory: %lu bytes mapped directly in %lu pieces, %lu bytes read in %lu reads, %lu bytes of shared memory", restore->stats.direct_bytes, restore->stats.direct_mappings, restore->stats.eager_bytes,
+            restore->stats.eager_reads, restore->stats.object_bytes);
+  log_info("restored in %lu us: %lu threads go on", restore->stats.process_us, restore->image.threads.count);
+  write_stats(restore, stats_fd);
+  restore_threads(restore);
+}
+
+/* Copies the program to where nothing of the image will come, and goes on there. */
+static void move_away(struct restore *restore) {
+  uint64_t region = 64 * MIB + 8 * restore->image.anchor.metadata_size;
+  uint64_t code = program_size();
+  uint64_t total = round_up(code + STACK_SIZE + VDSO_ROOM + region, PAGE_SIZE);
+  uint64_t base = find_hole(restore, total);
+  long mapped = map_anonymous(base, total, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_NORESERVE | MAP_FIXED_NOREPLACE);
+  if (mapped != (long)base) {
+    fail(&restore->failure, "cannot map %lu bytes for the restorer at 0x%lx: %s", total, base, error_text(mapped));
+    bad(restore);
+  }
+  restore->bootstrap = base;
+  restore->bootstrap_size = total;
+  uint64_t stack_top = base + code + STACK_SIZE;
+  restore->vdso_place = stack_top;
+  arena_region = (struct arena_region){stack_top + VDSO_ROOM, base + total};
+  copy_bytes((void *)base, (const void *)program_base(), code);
+  program_relocate(base);
+  log_debug("the restorer stands at 0x%lx", base);
+  uint64_t function = (uint64_t)restore_in_place - program_base() + base;
+  arch_jump_on_stack(function, 0, stack_top - 8);
+}
+
+int program_main(int argc, char **argv, char **environment) {
+  (void)environment;
+  struct restore *restore = &the_restore;
+  program_log_to_stderr("warp-restore");
+  restore->stats.begin_ns = clock_ns(CLOCK_MONOTONIC_);
+  int status = parse_options(argc, argv, &restore->options);
+  if (status != 0) return status;
+  char path[4300];
+  absolute_path(restore->options.image, path, sizeof path);
+  if (image_open(&restore->image, &restore->arena, path, &restore->failure) < 0) bad(restore);
+  log_debug("%s: format %u.%u, %lu segments, %lu memory areas, %lu threads, %lu descriptors", restore->image.path, restore->image.anchor.format_major, restore->image.anchor.format_minor, restore->image.segment_count,
+            restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count);
+  move_away(restore);
+  return 2;
+}

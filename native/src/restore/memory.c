@@ -1,0 +1,443 @@
+/* The image's memory takes the place of the restorer's own. */
+#include <linux/memfd.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+
+#include "restore.h"
+
+/* From this size on a stretch is mapped from the image: below, reading it costs less than a mapping and its page faults. */
+#define DIRECT_MINIMUM (64 * KIB)
+
+#define MADV_GUARD_INSTALL_ 102
+#define MADV_WIPEONFORK_ 18
+
+static bool in_bootstrap(const struct restore *restore, uint64_t address) { return address >= restore->bootstrap && address < restore->bootstrap + restore->bootstrap_size; }
+
+static uint64_t control_address(const struct restore *restore) { return view_at(&restore->image.process, struct warp_process_record, 0)->control; }
+
+/* ---- shared memory objects ---- */
+
+static long copy_content(const struct restore *restore, int to, uint64_t to_offset, uint64_t content_offset, uint64_t length) {
+  int64_t from = (int64_t)content_offset;
+  sys(lseek, to, to_offset, 0);
+  while (length > 0) {
+    long n = sys(sendfile, to, restore->image_fd, &from, min_u64(length, 1ul << 30));
+    if (n <= 0) return n == 0 ? -EIO : n;
+    length -= (uint64_t)n;
+  }
+  return 0;
+}
+
+/* An object that one mapping shows in full needs no name: it is made where it belongs (see map_area). */
+static bool has_descriptor(const struct restore *restore, uint32_t object) {
+  for (size_t i = 0; i < restore->image.descriptions.count; i++) {
+    const struct warp_description_record *description = view_at(&restore->image.descriptions, struct warp_description_record, i);
+    if (description->kind == WARP_DESCRIPTION_OBJECT && description->detail == object) return true;
+  }
+  return false;
+}
+
+static bool is_single_mapping(const struct restore *restore, uint32_t object) {
+  const struct warp_object_record *record = view_at(&restore->image.objects, struct warp_object_record, object);
+  if (record->kind != WARP_OBJECT_SHARED_ANONYMOUS || has_descriptor(restore, object)) return false;
+  size_t mappings = 0;
+  bool whole = false;
+  for (size_t i = 0; i < restore->image.vmas.count; i++) {
+    const struct warp_vma_record *vma = view_at(&restore->image.vmas, struct warp_vma_record, i);
+    if (vma->kind != WARP_VMA_OBJECT || vma->object != object) continue;
+    mappings++;
+    whole = vma->offset == 0 && vma->end - vma->start == record->size;
+  }
+  return mappings == 1 && whole;
+}
+
+int create_objects(struct restore *restore) {
+  struct image *image = &restore->image;
+  restore->object_fds = arena_allocate(&restore->arena, image->objects.count * sizeof(int) + 1);
+  for (uint32_t i = 0; i < image->objects.count; i++) {
+    const struct warp_object_record *object = view_at(&image->objects, struct warp_object_record, i);
+    restore->object_fds[i] = -1;
+    if (is_single_mapping(restore, i)) continue;
+    char *name = view_string(&image->objects, &restore->arena, object->name);
+    const char *base_name = object->kind == WARP_OBJECT_MEMFD ? name : find_last_character(name, '/');
+    if (base_name == NULL) base_name = name;
+    if (object->kind != WARP_OBJECT_MEMFD && base_name[0] == '/') base_name++;
+    char short_name[240];
+    format(short_name, sizeof short_name, "%s", base_name);
+    long fd = sys(memfd_create, short_name, MFD_CLOEXEC | (object->kind == WARP_OBJECT_MEMFD ? object->memfd_flags : 0u));
+    if (fd < 0) return fail(&restore->failure, "cannot create shared memory object %u (%s): %s", i, name, error_text(fd));
+    long error = sys(ftruncate, fd, object->size);
+    if (error == 0 && (object->mode & 07777) != 0) error = sys(fchmod, fd, object->mode & 07777);
+    for (size_t k = 0; k < image->extents.count && error == 0; k++) {
+      const struct warp_extent_record *extent = view_at(&image->extents, struct warp_extent_record, k);
+      if (extent->object != i) continue;
+      uint64_t length = min_u64(extent->length, object->size - min_u64(object->size, extent->object_offset));
+      error = copy_content(restore, (int)fd, extent->object_offset, extent->content_offset, length);
+      restore->stats.object_bytes += length;
+    }
+    if (error < 0) return fail(&restore->failure, "cannot fill shared memory object %u (%s, %lu bytes): %s", i, name, object->size, error_text(error));
+    restore->object_fds[i] = move_descriptor(restore, (int)fd);
+  }
+  return 0;
+}
+
+/* ---- giving up our own memory ---- */
+
+static bool is_kernel_area(const struct map_line *line) { return line->name_length >= 5 && (compare_bytes(line->name, "[vdso", 5) == 0 || compare_bytes(line->name, "[vvar", 5) == 0); }
+
+/*
+ * The kernel's vDSO and its data areas are moved together into the restorer's place, in their order; `vdso_place` is where the first of
+ * them stands then.
+ */
+int clear_memory(struct restore *restore) {
+  size_t size;
+  long error;
+  const char *maps = read_whole_file(&restore->arena, "/proc/self/maps", &size, &error), *at = maps;
+  if (maps == NULL) return fail(&restore->failure, "cannot read /proc/self/maps: %s: mount procfs", error_text(error));
+  struct map_line line;
+  uint64_t place = restore->vdso_place;
+  while ((at = parse_map_line(at, &line)) != NULL) {
+    if (in_bootstrap(restore, line.start) || line.start >= (1ul << 63)) continue;
+    if (is_kernel_area(&line)) {
+      long moved = sys(mremap, line.start, line.end - line.start, line.end - line.start, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+      if (moved < 0) return fail(&restore->failure, "the kernel's %.*s cannot be moved: %s", (int)line.name_length, line.name, error_text(moved));
+      place += line.end - line.start;
+      continue;
+    }
+    sys(munmap, line.start, line.end - line.start);
+  }
+  return 0;
+}
+
+/* ---- areas ---- */
+
+/* Stretches that are read, in ascending file offset: neighbours in the file go into one call. */
+struct reader {
+  struct restore *restore;
+  struct io_vector vectors[256];
+  size_t count;
+  uint64_t offset;
+  uint64_t end;
+};
+
+static int reader_flush(struct reader *reader) {
+  struct io_vector *vector = reader->vectors;
+  while (reader->count > 0) {
+    long n = sys(preadv, reader->restore->image_fd, vector, reader->count, reader->offset, 0);
+    if (n == -EINTR) continue;
+    if (n <= 0) return fail(&reader->restore->failure, "%s: cannot be read at offset 0x%lx: %s", reader->restore->image.path, reader->offset, n == 0 ? "the file ends" : error_text(n));
+    reader->restore->stats.eager_reads++;
+    reader->restore->stats.eager_bytes += (uint64_t)n;
+    reader->offset += (uint64_t)n;
+    while (n > 0) {
+      size_t take = min_u64((uint64_t)n, vector->length);
+      vector->base = (uint8_t *)vector->base + take;
+      vector->length -= take;
+      n -= (long)take;
+      if (vector->length == 0) vector++, reader->count--;
+    }
+  }
+  return 0;
+}
+
+static int reader_add(struct reader *reader, uint64_t address, uint64_t size, uint64_t offset) {
+  if (reader->count > 0 && (offset != reader->end || reader->count == sizeof reader->vectors / sizeof reader->vectors[0]) && reader_flush(reader) < 0) return -1;
+  if (reader->count == 0) reader->offset = offset;
+  reader->vectors[reader->count++] = (struct io_vector){(void *)address, size};
+  reader->end = offset + size;
+  return 0;
+}
+
+static int kernel_protection(uint32_t protection) {
+  return ((protection & WARP_PROT_READ) != 0 ? PROT_READ : 0) | ((protection & WARP_PROT_WRITE) != 0 ? PROT_WRITE : 0) | ((protection & WARP_PROT_EXEC) != 0 ? PROT_EXEC : 0);
+}
+
+static bool may_map_directly(const struct restore *restore, const struct warp_vma_record *vma) {
+  bool plain = vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP;
+  return restore->options.direct_map && plain && (vma->flags & (WARP_VMA_GROWS_DOWN | WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED)) == 0;
+}
+
+static int fail_map(struct restore *restore, const struct warp_vma_record *vma, long error) {
+  const char *mend = error == -ENOMEM ? ": raise the memory limit, or vm.max_map_count" : "";
+  return fail(&restore->failure, "cannot map memory area 0x%lx-0x%lx (%s): %s%s", vma->start, vma->end, view_string(&restore->image.vmas, &restore->arena, vma->name), error_text(error), mend);
+}
+
+static void apply_advice(const struct warp_vma_record *vma) {
+  static const struct {
+    uint32_t flag;
+    int advice;
+  } advices[] = {
+      {WARP_VMA_DONT_DUMP, MADV_DONTDUMP}, {WARP_VMA_DONT_FORK, MADV_DONTFORK},     {WARP_VMA_WIPE_ON_FORK, MADV_WIPEONFORK}, {WARP_VMA_MERGEABLE, MADV_MERGEABLE},
+      {WARP_VMA_HUGE_PAGE, MADV_HUGEPAGE}, {WARP_VMA_NO_HUGE_PAGE, MADV_NOHUGEPAGE}, {WARP_VMA_RANDOM, MADV_RANDOM},          {WARP_VMA_SEQUENTIAL, MADV_SEQUENTIAL},
+  };
+  if ((vma->flags & ~(WARP_VMA_SHARED | WARP_VMA_MAY_WRITE | WARP_VMA_NO_RESERVE)) == 0) return;
+  for (size_t i = 0; i < sizeof advices / sizeof advices[0]; i++) {
+    if ((vma->flags & advices[i].flag) == 0) continue;
+    long error = sys(madvise, vma->start, vma->end - vma->start, advices[i].advice);
+    if (error < 0) log_debug("memory area 0x%lx: madvise %d: %s", vma->start, advices[i].advice, error_text(error));
+  }
+  if ((vma->flags & WARP_VMA_LOCKED) != 0) {
+    long error = sys(mlock2, vma->start, vma->end - vma->start, (vma->flags & WARP_VMA_LOCK_ON_FAULT) != 0 ? MLOCK_ONFAULT : 0);
+    if (error < 0) log_warn("memory area 0x%lx-0x%lx was locked in memory, and cannot be here: %s: raise RLIMIT_MEMLOCK", vma->start, vma->end, error_text(error));
+  }
+}
+
+/* An area that its segments will not cover by themselves: the ground that they are laid on. */
+static long map_ground(struct restore *restore, const struct warp_vma_record *vma, int protection) {
+  uint64_t size = vma->end - vma->start;
+  int flags = MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
+  if (vma->kind == WARP_VMA_FILE) {
+    int fd = restore->file_fds[vma->file];
+    if (fd >= 0) return sys(mmap, vma->start, size, protection, flags | ((vma->flags & WARP_VMA_SHARED) != 0 ? MAP_SHARED : MAP_PRIVATE), fd, vma->offset);
+  }
+  if (vma->kind == WARP_VMA_OBJECT) {
+    int fd = restore->object_fds[vma->object];
+    if (fd < 0) return sys(mmap, vma->start, size, protection, flags | MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return sys(mmap, vma->start, size, protection, flags | MAP_SHARED, fd, vma->offset);
+  }
+  if ((vma->flags & WARP_VMA_GROWS_DOWN) != 0) flags |= MAP_GROWSDOWN;
+  if (vma->kind == WARP_VMA_STACK) flags |= MAP_STACK;
+  return sys(mmap, vma->start, size, protection, flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+struct direct_list {
+  struct address_range *ranges;
+  size_t count;
+  size_t capacity;
+};
+
+static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct reader *reader, struct direct_list *direct, struct list *protect_later) {
+  const int final = kernel_protection(vma->protection);
+  bool content_elsewhere = vma->kind == WARP_VMA_OBJECT && restore->object_fds[vma->object] >= 0;
+  bool direct_allowed = may_map_directly(restore, vma);
+  bool covered = direct_allowed && first < end && first->p_memsz == vma->end - vma->start && first->p_filesz >= DIRECT_MINIMUM;
+  bool eager = false;
+  for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) eager |= segment->p_filesz > 0 && !(direct_allowed && segment->p_filesz >= DIRECT_MINIMUM);
+  if (!covered) {
+    long address = map_ground(restore, vma, final | (eager ? PROT_WRITE : 0));
+    if (address < 0) return fail_map(restore, vma, address);
+  }
+  bool writable = eager;
+  for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) {
+    if (segment->p_filesz == 0) continue;
+    if (direct_allowed && segment->p_filesz >= DIRECT_MINIMUM && direct->count < direct->capacity) {
+      int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
+      long address = sys(mmap, segment->p_vaddr, segment->p_filesz, final, flags, restore->image_fd, segment->p_offset);
+      if (address >= 0) {
+        direct->ranges[direct->count++] = (struct address_range){segment->p_vaddr, segment->p_vaddr + segment->p_filesz};
+        restore->stats.direct_mappings++;
+        restore->stats.direct_bytes += segment->p_filesz;
+        continue;
+      }
+      /* A file system without mmap, or mounted noexec: reading does it too. */
+      log_debug("memory at 0x%lx cannot be mapped from the image: %s: it is read", segment->p_vaddr, error_text(address));
+      if (covered || !writable) {
+        address = map_ground(restore, vma, final | PROT_WRITE);
+        if (address < 0) return fail_map(restore, vma, address);
+        writable = true;
+      }
+    }
+    if (!writable) {
+      sys(mprotect, vma->start, vma->end - vma->start, final | PROT_WRITE);
+      writable = true;
+    }
+    if (reader_add(reader, segment->p_vaddr, segment->p_filesz, segment->p_offset) < 0) return -1;
+  }
+  if (writable && (final & PROT_WRITE) == 0) *(const struct warp_vma_record **)list_add(protect_later) = vma;
+  return 0;
+}
+
+int restore_memory(struct restore *restore) {
+  struct image *image = &restore->image;
+  struct reader *reader = arena_allocate(&restore->arena, sizeof *reader);
+  struct direct_list direct = {.capacity = 1u << 20};
+  struct list protect_later;
+  list_init(&protect_later, &restore->arena, sizeof(const struct warp_vma_record *));
+  reader->restore = restore;
+  direct.capacity = min_u64(direct.capacity, image->segment_count + 1);
+  direct.ranges = arena_allocate(&restore->arena, direct.capacity * sizeof *direct.ranges);
+  uint64_t next = 0;
+  for (size_t i = 0; i < image->vmas.count; i++) {
+    const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
+    if (vma->kind == WARP_VMA_VVAR || vma->kind == WARP_VMA_VDSO) continue;
+    while (next < image->segment_count && (image->segments[next].p_type != PT_LOAD || image->segments[next].p_vaddr < vma->start)) next++;
+    uint64_t end = next;
+    while (end < image->segment_count && image->segments[end].p_vaddr < vma->end) end++;
+    if (map_area(restore, vma, image->segments + next, image->segments + end, reader, &direct, &protect_later) < 0) return -1;
+    next = end;
+  }
+  if (reader_flush(reader) < 0) return -1;
+  for (size_t i = 0; i < protect_later.count; i++) {
+    const struct warp_vma_record *vma = *list_at(&protect_later, const struct warp_vma_record *, i);
+    sys(mprotect, vma->start, vma->end - vma->start, kernel_protection(vma->protection));
+  }
+  for (size_t i = 0; i < image->vmas.count; i++) {
+    const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
+    restore->stats.areas++;
+    if (vma->kind == WARP_VMA_VVAR || vma->kind == WARP_VMA_VDSO) continue;
+    apply_advice(vma);
+    char *name = view_string(&image->vmas, &restore->arena, vma->name);
+    if (starts_with(name, "[anon:")) {
+      name[string_length(name) - 1] = 0;
+      sys(prctl, 0x53564d41 /* PR_SET_VMA */, 0 /* PR_SET_VMA_ANON_NAME */, vma->start, vma->end - vma->start, name + 6);
+    }
+  }
+  for (size_t i = 0; i < image->guards.count; i++) {
+    const struct warp_guard_record *guard = view_at(&image->guards, struct warp_guard_record, i);
+    long error = sys(madvise, guard->start, guard->end - guard->start, MADV_GUARD_INSTALL_);
+    if (error < 0) log_warn("guard pages at 0x%lx-0x%lx cannot be set on this kernel: %s: a stack overflow there goes unnoticed", guard->start, guard->end, error_text(error));
+  }
+  struct warp_control *control = (struct warp_control *)control_address(restore);
+  const struct warp_vma_record *control_vma = image_vma_at(image, (uint64_t)control);
+  if (control_vma == NULL || control_vma->kind != WARP_VMA_ENGINE || compare_bytes(control->magic, WARP_CONTROL_MAGIC, 8) != 0 || control->version > WARP_CONTROL_VERSION)
+    return fail(&restore->failure, "%s: no engine that this restorer knows is at 0x%lx: use warp-tool of the version that made the image", image->path, (uint64_t)control);
+  if (direct.count > control->range_capacity) return fail(&restore->failure, "%s: %lu direct mappings, and room to remember %u: restore it with --no-direct-map", image->path, direct.count, control->range_capacity);
+  if (direct.count > 0) copy_bytes((void *)control->ranges, direct.ranges, direct.count * sizeof *direct.ranges);
+  control->range_count = (uint32_t)direct.count;
+  control->generation = view_at(&image->image, struct warp_image_record, 0)->generation + 1;
+  control->threads_arrived = 0;
+  control->release = 0;
+  /* As /proc/PID/maps names the image's device, which may not be what stat says (overlayfs, btrfs). */
+  control->image_device = restore->image.status.device;
+  control->image_inode = restore->image.status.inode;
+  control->bootstrap_address = restore->bootstrap;
+  control->bootstrap_size = restore->bootstrap_size;
+  return 0;
+}
+
+/* ---- the vDSO ---- */
+
+struct vdso {
+  uint64_t base;
+  const Elf64_Sym *symbols;
+  const char *names;
+  size_t count;
+};
+
+static bool parse_vdso(uint64_t base, struct vdso *ret) {
+  const Elf64_Ehdr *header = (const void *)base;
+  const Elf64_Phdr *segments = (const void *)(base + header->e_phoff);
+  uint64_t load = 0;
+  const Elf64_Dyn *dynamic = NULL;
+  *ret = (struct vdso){.base = base};
+  if (compare_bytes(header->e_ident, ELFMAG, SELFMAG) != 0) return false;
+  for (unsigned i = 0; i < header->e_phnum; i++) {
+    if (segments[i].p_type == PT_LOAD) load = base + segments[i].p_offset - segments[i].p_vaddr;
+    if (segments[i].p_type == PT_DYNAMIC) dynamic = (const void *)(base + segments[i].p_offset);
+  }
+  const uint32_t *hash = NULL, *gnu_hash = NULL;
+  for (; dynamic != NULL && dynamic->d_tag != DT_NULL; dynamic++) {
+    if (dynamic->d_tag == DT_SYMTAB) ret->symbols = (const void *)(load + dynamic->d_un.d_val);
+    if (dynamic->d_tag == DT_STRTAB) ret->names = (const void *)(load + dynamic->d_un.d_val);
+    if (dynamic->d_tag == DT_HASH) hash = (const void *)(load + dynamic->d_un.d_val);
+    if (dynamic->d_tag == DT_GNU_HASH) gnu_hash = (const void *)(load + dynamic->d_un.d_val);
+  }
+  if (hash != NULL) {
+    ret->count = hash[1];
+  } else if (gnu_hash != NULL) {
+    /* The symbols end where the last chain of the last bucket ends. */
+    const uint32_t *buckets = gnu_hash + 4 + gnu_hash[2] * 2, *chains = buckets + gnu_hash[0];
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < gnu_hash[0]; i++) last = buckets[i] > last ? buckets[i] : last;
+    while (last >= gnu_hash[1] && (chains[last - gnu_hash[1]] & 1) == 0) last++;
+    ret->count = last + 1;
+  }
+  ret->base = load;
+  return ret->symbols != NULL && ret->names != NULL;
+}
+
+static uint64_t vdso_symbol(const struct vdso *vdso, const char *name) {
+  for (size_t i = 0; i < vdso->count; i++)
+    if (vdso->symbols[i].st_shndx != 0 && strings_equal(vdso->names + vdso->symbols[i].st_name, name)) return vdso->base + vdso->symbols[i].st_value;
+  return 0;
+}
+
+/* Another kernel's vDSO: the image's stays where the program knows it, and each of its functions jumps to this kernel's. */
+static int forward_vdso(struct restore *restore, uint64_t image_vdso, uint64_t size, const uint8_t *stored, uint64_t host_vdso) {
+  long address = map_anonymous(image_vdso, size, PROT_READ | PROT_WRITE, MAP_FIXED);
+  if (address < 0) return fail(&restore->failure, "cannot map the image's vDSO at 0x%lx: %s", image_vdso, error_text(address));
+  copy_bytes((void *)image_vdso, stored, size);
+  struct vdso image, host;
+  if (!parse_vdso(image_vdso, &image)) return fail(&restore->failure, "%s: its vDSO at 0x%lx cannot be understood", restore->image.path, image_vdso);
+  if (host_vdso == 0 || !parse_vdso(host_vdso, &host)) return fail(&restore->failure, "this kernel gives no vDSO, and the program uses one: boot without vdso=0");
+  for (size_t i = 0; i < image.count; i++) {
+    const Elf64_Sym *symbol = &image.symbols[i];
+    const char *name = image.names + symbol->st_name;
+    if (symbol->st_shndx == 0 || ELF64_ST_TYPE(symbol->st_info) != STT_FUNC) continue;
+    uint64_t target = vdso_symbol(&host, name);
+    if (target == 0 || symbol->st_size < ARCH_JUMP_SIZE) {
+      log_warn("the vDSO function %s of the checkpoint's kernel has no counterpart here", name);
+      continue;
+    }
+    arch_write_jump((uint8_t *)(image.base + symbol->st_value), target);
+  }
+  sys(mprotect, image_vdso, size, PROT_READ | PROT_EXEC);
+  return 0;
+}
+
+/* Room that stays: not in the restorer's place, which is given up. */
+static uint64_t lasting_place(const struct restore *restore, uint64_t size) {
+  for (uint64_t candidate = restore->bootstrap + restore->bootstrap_size + PAGE_SIZE;; candidate += MIB) {
+    bool free = true;
+    for (size_t i = 0; i < restore->image.vmas.count && free; i++) {
+      const struct warp_vma_record *vma = view_at(&restore->image.vmas, struct warp_vma_record, i);
+      free = candidate + size <= vma->start - min_u64(vma->start, PAGE_SIZE) || candidate >= vma->end + PAGE_SIZE;
+    }
+    if (free) return candidate;
+  }
+}
+
+int restore_vdso(struct restore *restore) {
+  struct image *image = &restore->image;
+  const struct warp_vma_record *image_vdso = NULL;
+  uint64_t image_data = 0, image_data_size = 0;
+  for (size_t i = 0; i < image->vmas.count; i++) {
+    const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
+    if (vma->kind == WARP_VMA_VDSO) image_vdso = vma;
+    if (vma->kind == WARP_VMA_VVAR) {
+      if (image_data == 0) image_data = vma->start;
+      image_data_size += vma->end - vma->start;
+    }
+  }
+  size_t size;
+  long error;
+  const char *at = read_whole_file(&restore->arena, "/proc/self/maps", &size, &error);
+  struct map_line line, parts[8];
+  size_t part_count = 0;
+  uint64_t host_vdso = 0, host_vdso_size = 0, host_data_size = 0, host_total = 0;
+  while (at != NULL && (at = parse_map_line(at, &line)) != NULL && part_count < 8) {
+    if (!is_kernel_area(&line)) continue;
+    parts[part_count++] = line;
+    host_total += line.end - line.start;
+    if (compare_bytes(line.name, "[vdso", 5) == 0) {
+      host_vdso = line.start;
+      host_vdso_size = line.end - line.start;
+    } else {
+      host_data_size += line.end - line.start;
+    }
+  }
+  if (image_vdso == NULL) return 0;
+  uint8_t *stored = NULL;
+  uint64_t vdso_size = image_vdso->end - image_vdso->start;
+  for (uint64_t i = 0; i < image->segment_count; i++) {
+    const Elf64_Phdr *segment = &image->segments[i];
+    if (segment->p_type != PT_LOAD || segment->p_vaddr != image_vdso->start || segment->p_filesz < vdso_size) continue;
+    stored = arena_allocate(&restore->arena, vdso_size);
+    if (read_fully(restore->image_fd, stored, vdso_size, segment->p_offset) != (long)vdso_size) stored = NULL;
+  }
+  /* The data areas lie directly below the code, in the image as here, or the code would not find them. */
+  bool same_layout = host_vdso != 0 && host_vdso_size == vdso_size && host_data_size == image_data_size && image_data + image_data_size == image_vdso->start;
+  bool same = same_layout && stored != NULL && compare_bytes((const void *)host_vdso, stored, vdso_size) == 0;
+  uint64_t target = same ? image_data : lasting_place(restore, host_total);
+  for (size_t i = 0; i < part_count; i++) {
+    uint64_t length = parts[i].end - parts[i].start;
+    long moved = sys(mremap, parts[i].start, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    if (moved < 0) return fail(&restore->failure, "the kernel's %.*s cannot be moved to 0x%lx: %s", (int)parts[i].name_length, parts[i].name, target, error_text(moved));
+    if (parts[i].start == host_vdso) host_vdso = target;
+    target += length;
+  }
+  if (same) return 0;
+  if (stored == NULL) return fail(&restore->failure, "%s: the vDSO's code at 0x%lx is not in it", image->path, image_vdso->start);
+  log_info("the image's vDSO is another kernel's: its functions are forwarded to this one's");
+  return forward_vdso(restore, image_vdso->start, vdso_size, stored, host_vdso);
+}

@@ -1,0 +1,98 @@
+/*
+ * warp-restore's inner interfaces. The restorer is one process that turns into the program: it reads the image's metadata,
+ * copies itself to a place that the image does not use, opens files and descriptors, replaces its own memory with the
+ * image's, starts the threads, and leaves. docs/engine.md tells the order and why.
+ */
+#ifndef WARP_RESTORE_H
+#define WARP_RESTORE_H
+
+#include "../engine/control.h"
+#include "../image/tables.h"
+#include "../program/program.h"
+
+struct options {
+  char image[4200];
+  char stats[4200];
+  bool direct_map;
+  bool keep_pid;
+};
+
+/* The image's metadata. */
+struct image {
+  char path[4300];
+  int fd;
+  struct file_status status;
+  struct warp_anchor anchor;
+  uint8_t *metadata;
+  const Elf64_Phdr *segments;
+  uint64_t segment_count;
+  const uint8_t *auxv;
+  size_t auxv_size;
+  struct view image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
+      pending_signals, timers, tid_references, guards;
+};
+
+/* Times in microseconds since the restorer began, and amounts. */
+struct stats {
+  uint64_t begin_ns;
+  uint64_t metadata_us, files_us, descriptors_us, memory_us, process_us, threads_us;
+  uint64_t direct_bytes, eager_bytes, object_bytes;
+  uint64_t direct_mappings, eager_reads, areas;
+};
+
+struct restore {
+  struct options options;
+  struct arena arena;
+  struct failure failure;
+  struct image image;
+  struct stats stats;
+  /* The restorer's place while memory changes around it. */
+  uint64_t bootstrap;
+  uint64_t bootstrap_size;
+  uint64_t vdso_place; /* where the kernel's own vDSO waits, then stays when the image's is another */
+  uint32_t lowest_own_descriptor;
+  int image_fd;
+  int standard[3]; /* the caller's streams, -1 where closed */
+  int *file_fds;   /* by index of files */
+  int *object_fds; /* by index of objects */
+  uint32_t *new_tids; /* by index of threads */
+};
+
+/* ---- image.c ---- */
+/* Opens and checks the image: header, anchor, sizes, hash, notes. Reads nothing but metadata. */
+int image_open(struct image *image, struct arena *arena, const char *path, struct failure *failure);
+/* The VMA that holds an address; NULL for none. */
+const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address);
+uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
+
+/* ---- host.c ---- */
+/* Whether this host can run the image: processor features, kernel, page size. */
+int check_host(struct restore *restore);
+/* Opens every mapped file and compares its identity. */
+int open_files(struct restore *restore);
+
+/* ---- descriptors.c ---- */
+int restore_descriptors(struct restore *restore);
+/* After the memory is back: what acts on its own (timers), and locks. */
+int restore_locks(struct restore *restore);
+/* A descriptor that stays out of the program's numbers. */
+int move_descriptor(const struct restore *restore, int fd);
+
+/* ---- sockets.c ---- */
+/* The socket of index `index`, open; -1 with the failure set. Both ends of a pair are made at once. */
+int restore_socket(struct restore *restore, uint32_t index);
+
+/* ---- memory.c ---- */
+/* Makes the shared memory objects, with content. */
+int create_objects(struct restore *restore);
+/* Gives up the restorer's own memory but for its place. */
+int clear_memory(struct restore *restore);
+int restore_memory(struct restore *restore);
+int restore_vdso(struct restore *restore);
+
+/* ---- process.c ---- */
+int restore_process(struct restore *restore);
+int restore_timers(struct restore *restore);
+_Noreturn void restore_threads(struct restore *restore);
+
+#endif
