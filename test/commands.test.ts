@@ -25,7 +25,7 @@ let foreign: string | { skip: string };
 
 const address = (family: number, ...bytes: number[]): Buffer => Buffer.from([family, 0, ...bytes]);
 /** A message in a socket's unread data: length, zero, bytes, padding. */
-const message = (text: string): Buffer => {
+const unread = (text: string): Buffer => {
   const raw = Buffer.alloc(8 + Math.ceil(text.length / 8) * 8);
   raw.writeUInt32LE(text.length);
   raw.write(text, 8);
@@ -81,7 +81,7 @@ beforeAll(async () => {
       ],
       sockets: [
         { family: 2, type: 1, state: 2, backlog: 128, peer: NONE, local: address(2, 0x1f, 0x90, 127, 0, 0, 1) },
-        { family: 1, type: 5, state: 3, peer: 2, data: Buffer.concat([message('one'), message('twelve bytes')]) },
+        { family: 1, type: 5, state: 3, peer: 2, data: Buffer.concat([unread('one'), unread('twelve bytes')]) },
         { family: 1, type: 5, state: 3, peer: 1 },
       ],
       pipes: [{ inode: 9n, capacity: 65536, flags: 1, data: Buffer.from('unread') }],
