@@ -343,6 +343,13 @@ describe('restore', () => {
     expect(json('checkpoint', String(restored.child.pid), '--to', next)).toMatchObject({ generation: 1 });
     expect((await restored.ended).signal).toBe('SIGKILL');
     expect(tool('validate', next)).toMatchObject({ status: 0 });
+    // /proc/PID/exe of a restored process is not the program's.
+    expect(json('show', next)).toMatchObject({ generation: 1, process: { executable: join(directory, 'program'), name: 'program' } });
+    if (!missing('gdb')) {
+      const { stdout, stderr } = tool('gdb', next, '--', '-nx', '-batch', '-ex', 'thread apply all bt');
+      expect(`${stdout}${stderr}`).not.toMatch(/warning/i);
+      expect(stdout.match(/ in worker \(/g)).toHaveLength(3);
+    }
     const second = start('restore', next, '--no-direct-map');
     expect(await second.ask()).toBe(6);
     second.child.kill('SIGKILL');

@@ -219,15 +219,17 @@ export class Image {
     return findVma(this.vmas(), address);
   }
 
-  /** The program's file, or null when the image does not tell. */
+  /**
+   * The program's file, or null when the image does not tell. What the program's entry point is in comes first: /proc/self/exe of a restored
+   * process is the restorer's.
+   */
   executable(): string | null {
     const image = this.single('image');
-    if (image) return image.executable.toString();
-    const entry = this.auxvValue('AT_ENTRY');
-    const mapped = entry === null ? undefined : this.mappedFiles().find((file) => file.start <= entry && entry < file.end);
-    if (mapped) return mapped.path;
-    const headers = this.auxvValue('AT_PHDR');
-    return (headers !== null && this.mappedFiles().find((file) => file.start <= headers && headers < file.end)?.path) || null;
+    for (const address of [this.auxvValue('AT_ENTRY'), this.auxvValue('AT_PHDR'), this.single('process')?.start_code]) {
+      const vma = address ? this.vmaAt(address) : undefined;
+      if (vma?.kind === 'file') return vma.name;
+    }
+    return image?.executable.toString() ?? null;
   }
 
   private checkVersions(): void {
