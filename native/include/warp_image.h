@@ -422,6 +422,7 @@ enum warp_tid_reference_kind {
   WARP_TID_THREAD = 1,
   WARP_TID_MUTEX = 2,
   WARP_TID_FUTEX = 3,
+  WARP_TID_CACHED = 4,
 };
 
 struct warp_tid_reference_record {

@@ -1,4 +1,5 @@
 /* One checkpoint, from the request to the durable image. */
+#include <linux/futex.h>
 #include <linux/ioprio.h>
 #include <linux/prctl.h>
 #include <linux/resource.h>
@@ -91,12 +92,18 @@ static int32_t find_tid_offset(const struct freeze *freeze) {
 }
 
 int capture_process(struct capture *capture) {
+  if (freeze_proxy(capture->freeze) == NULL) return fail(capture->failure, "no thread of the program is left");
   if (refuse_children(capture) < 0) return -1;
   char stat[2048], status[4096], text[4096];
-  long n = read_small_file("/proc/self/stat", stat, sizeof stat);
-  if (n < 0) return fail(capture->failure, "cannot read /proc/self/stat: %s: mount procfs", error_text(n));
-  n = read_small_file("/proc/self/status", status, sizeof status);
-  if (n < 0) return fail(capture->failure, "cannot read /proc/self/status: %s: mount procfs", error_text(n));
+  /* Of a thread of the program: the helper has attributes of its own, and a leader that has ended has no memory. */
+  char path[64];
+  struct slot *thread = freeze_proxy(capture->freeze);
+  format(path, sizeof path, "/proc/self/task/%u/stat", thread->tid);
+  long n = read_small_file(path, stat, sizeof stat);
+  if (n < 0) return fail(capture->failure, "cannot read /proc/stat: %s: mount procfs", error_text(n));
+  format(path, sizeof path, "/proc/self/task/%u/status", thread->tid);
+  n = read_small_file(path, status, sizeof status);
+  if (n < 0) return fail(capture->failure, "cannot read /proc/status: %s: mount procfs", error_text(n));
   struct table *table = &capture->process;
   struct warp_process_record *process = table_add(table);
   process->pid = (uint32_t)sys(getpid);
@@ -108,8 +115,12 @@ int capture_process(struct capture *capture) {
   process->umask = 0;
   const char *umask = status_field(status, "\nUmask:");
   process->umask = (uint32_t)parse_octal(&umask);
-  process->personality = (uint32_t)sys(personality, 0xffffffff);
-  process->dumpable = (uint32_t)sys(prctl, PR_GET_DUMPABLE);
+  format(path, sizeof path, "/proc/self/task/%u/personality", thread->tid);
+  if (read_small_file(path, text, sizeof text) > 0) {
+    const char *at = text;
+    process->personality = (uint32_t)parse_hex(&at);
+  }
+  process->dumpable = (uint32_t)capture->dumpable;
   process->no_new_privs = (uint32_t)status_number(status, "\nNoNewPrivs:");
   long thp = sys(prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
   process->thp_disable = thp > 0 ? (uint32_t)thp : 0;
@@ -145,9 +156,9 @@ int capture_process(struct capture *capture) {
     process->itimer[i][0] = (uint64_t)(timer.value_seconds * 1000000 + timer.value_microseconds);
     process->itimer[i][1] = (uint64_t)(timer.interval_seconds * 1000000 + timer.interval_microseconds);
   }
-  if (process->start_brk == 0) return fail(capture->failure, "/proc/self/stat does not tell this process's memory layout: it must be dumpable (prctl PR_SET_DUMPABLE)");
-  if (read_link("/proc/self/cwd", text, sizeof text) >= 0) process->cwd = table_string(table, text);
-  if (read_link("/proc/self/root", text, sizeof text) >= 0) process->root = table_string(table, text);
+  if (process->start_brk == 0) return fail(capture->failure, "/proc/PID/stat does not tell this process's memory layout: it must be dumpable (prctl PR_SET_DUMPABLE)");
+  if (read_link("/proc/thread-self/cwd", text, sizeof text) >= 0) process->cwd = table_string(table, text);
+  if (read_link("/proc/thread-self/root", text, sizeof text) >= 0) process->root = table_string(table, text);
   uint32_t groups[256];
   long group_count = sys(getgroups, 256, groups);
   if (group_count > 0) process->groups = table_bytes(table, groups, (size_t)group_count * 4);
@@ -212,6 +223,36 @@ static void capture_threads(struct capture *capture) {
   }
 }
 
+#define FUTEX_LOCK_PI2_ 13
+
+/*
+ * A thread that waits for a robust or priority-inheriting mutex has read its own id before, and will write it into the mutex
+ * when it gets it: glibc keeps it in a register or in the frame (nptl/pthread_mutex_lock.c).
+ */
+static void capture_cached_ids(struct capture *capture) {
+  for (size_t i = 0; i < capture->freeze->count; i++) {
+    struct slot *slot = &capture->freeze->slots[i];
+    if (slot->state != SLOT_PARKED || slot->system_call != __NR_futex) continue;
+    uint64_t operation = arch_context_argument(slot->context, 1) & (uint64_t)FUTEX_CMD_MASK, value = arch_context_argument(slot->context, 2);
+    bool robust = (operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET) && (value & FUTEX_WAITERS) != 0;
+    bool inheriting = operation == FUTEX_LOCK_PI || operation == FUTEX_LOCK_PI2_ || operation == FUTEX_WAIT_REQUEUE_PI;
+    if (!robust && !inheriting) continue;
+    size_t count;
+    uint64_t *registers = arch_context_registers(slot->context, &count);
+    for (size_t k = 0; k < count; k++) {
+      if (registers[k] != slot->tid) continue;
+      struct warp_tid_reference_record *reference = table_add(&capture->tid_references);
+      *reference = (struct warp_tid_reference_record){(uint64_t)&registers[k], slot->tid, WARP_TID_CACHED};
+    }
+    const uint32_t *frame = (const uint32_t *)arch_context_stack(slot->context);
+    for (size_t k = 0; k < 64; k++) {
+      if (frame[k] != slot->tid) continue;
+      struct warp_tid_reference_record *reference = table_add(&capture->tid_references);
+      *reference = (struct warp_tid_reference_record){(uint64_t)&frame[k], slot->tid, WARP_TID_CACHED};
+    }
+  }
+}
+
 static void capture_image(struct capture *capture) {
   struct table *table = &capture->image;
   struct warp_image_record *image = table_add(table);
@@ -248,10 +289,10 @@ static void capture_image(struct capture *capture) {
   image->cpu_features = table_bytes(table, cpu.features, sizeof cpu.features);
   long n = read_small_file("/proc/sys/kernel/random/boot_id", text, sizeof text);
   if (n > 1) image->boot_id = table_bytes(table, text, (size_t)n - 1);
-  if (read_link("/proc/self/exe", text, sizeof text) >= 0) image->executable = table_string(table, text);
+  if (read_link("/proc/thread-self/exe", text, sizeof text) >= 0) image->executable = table_string(table, text);
   size_t size = 0;
   long error;
-  const char *command = read_whole_file(&capture->arena, "/proc/self/cmdline", &size, &error);
+  const char *command = read_whole_file(&capture->arena, "/proc/thread-self/cmdline", &size, &error);
   if (command != NULL && size > 0) image->command = table_bytes(table, command, size - (command[size - 1] == 0));
 }
 
@@ -331,7 +372,7 @@ static void append_thread(struct capture *capture, struct buffer *notes, const s
     note_append(notes, "CORE", NT_SIGINFO, siginfo, sizeof siginfo);
     size_t size = 0;
     long error;
-    const char *auxv = read_whole_file(&capture->arena, "/proc/self/auxv", &size, &error);
+    const char *auxv = read_whole_file(&capture->arena, "/proc/thread-self/auxv", &size, &error);
     if (auxv != NULL) note_append(notes, "CORE", NT_AUXV, auxv, size);
     append_file_note(capture, notes);
   }
@@ -375,6 +416,8 @@ static int target_open(struct target *target, const char *directory, struct fail
   format(target->path, sizeof target->path, "%s/core.img", directory);
   long made = sys(mkdirat, AT_FDCWD_, directory, 0700);
   target->made_directory = made == 0;
+  /* The program's umask is not the engine's: the image must be readable by its owner, and by nobody else. */
+  if (made == 0) sys(fchmodat, AT_FDCWD_, directory, 0700);
   if (made < 0 && made != -EEXIST) return fail(failure, "cannot make the directory %s: %s: name one that user %ld can write in", directory, error_text(made), sys(geteuid));
   long fd = open_file(directory, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
   if (fd == -EOPNOTSUPP || fd == -EISDIR || fd == -EINVAL) {
@@ -384,6 +427,7 @@ static int target_open(struct target *target, const char *directory, struct fail
     if (fd < 0) target->temporary[0] = 0;
   }
   if (fd < 0) return fail(failure, "cannot create %s: %s: name a directory that user %ld can write in", target->path, error_text(fd), sys(geteuid));
+  sys(fchmod, fd, 0600);
   target->fd = (int)fd;
   return 0;
 }
@@ -559,30 +603,17 @@ static void init_tables(struct capture *capture) {
   list_init(&capture->segments, arena, sizeof(struct segment));
 }
 
-/* The list of direct mappings that a restorer will fill must be part of the image. */
-static int reserve_ranges(struct capture *capture) {
-  uint32_t need = (uint32_t)min_u64(capture->vmas.records.count * 8 + 4096, 1u << 20);
-  if (warp_control.range_capacity >= need) return 0;
-  void *ranges = engine_memory(need * sizeof(struct address_range));
-  if (ranges == NULL) return fail(capture->failure, "cannot map memory for %u address ranges: raise the memory limit", need);
-  if (warp_control.range_count > 0) copy_bytes(ranges, (const void *)warp_control.ranges, warp_control.range_count * sizeof(struct address_range));
-  uint64_t previous = warp_control.ranges;
-  warp_control.ranges = (uint64_t)ranges;
-  warp_control.range_capacity = need;
-  if (previous != 0) engine_memory_free((void *)previous);
-  return 0;
-}
-
 static int take(struct capture *capture, struct target *target) {
   if (freeze_threads(capture->freeze, capture->request, capture->failure) < 0) return -1;
   capture->frozen_ns = clock_ns(CLOCK_MONOTONIC_);
   log_debug("%lu threads stopped in %lu us", capture->freeze->count, (capture->frozen_ns - capture->started_ns) / 1000);
   freeze_continue_calls(capture->freeze);
-  if (reserve_ranges(capture) < 0) return -1;
   if (capture_process(capture) < 0 || capture_signals(capture) < 0) return -1;
   capture_threads(capture);
+  capture_cached_ids(capture);
   capture_image(capture);
   if (capture_memory_areas(capture) < 0) return -1;
+  release_find_sites(capture);
   if (capture_descriptors(capture) < 0) return -1;
   capture->collected_ns = clock_ns(CLOCK_MONOTONIC_);
   if (capture_scan_memory(capture) < 0) return -1;
@@ -621,8 +652,12 @@ int checkpoint(struct request *request, struct failure *failure) {
   init_tables(capture);
   bool done = false;
   if (target_open(&target, request->directory, failure) == 0) {
+    /* A process that is not dumpable cannot read its own /proc files. */
+    capture->dumpable = sys(prctl, PR_GET_DUMPABLE);
+    if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 1);
     done = take(capture, &target) == 0;
     capture_close(capture);
+    if (capture->dumpable == 0) sys(prctl, PR_SET_DUMPABLE, 0);
     if (!done || request->leave_running) release(capture);
     uint64_t released_ns = clock_ns(CLOCK_MONOTONIC_);
     done = done && target_commit(&target, failure) == 0;

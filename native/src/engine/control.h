@@ -10,24 +10,16 @@
 #define WARP_CONTROL_MAGIC "WARPCTRL"
 #define WARP_CONTROL_VERSION 1u
 
-struct address_range {
-  uint64_t start;
-  uint64_t end;
-};
-
 struct warp_control {
   char magic[8];
   uint32_t version;
   uint32_t size;
 
-  /* Written by the engine at a capture. */
-  uint64_t ranges; /* address of struct address_range[range_capacity], in engine memory */
-  uint32_t range_capacity;
-
   /* Written by the restorer before it starts a thread. */
-  uint32_t range_count;       /* memory that is mapped directly from the image */
+  uint32_t direct_mapped;     /* 1: memory is mapped directly from the image */
   uint32_t generation;        /* of the running process: the image's + 1 */
   uint32_t threads_expected;  /* threads that will come through resume_entry */
+  uint32_t reserved;
   uint64_t image_device;      /* as /proc/PID/maps shows the image: where direct mappings come from */
   uint64_t image_inode;
   uint64_t bootstrap_address; /* the restorer's own memory, which the engine unmaps at the end */

@@ -144,6 +144,9 @@ static int add_anonymous(struct collection *collection, uint32_t fd, struct warp
       at += 2;
       record->value_ns += parse_decimal(&at);
     }
+    /* An absolute time of day is kept exactly: as time left at the image's own time. */
+    if ((record->settime_flags & 1) != 0 && record->value_ns != 0 && record->clock == CLOCK_REALTIME_)
+      record->value_ns += clock_ns(CLOCK_REALTIME_) - table_at(&capture->image, struct warp_image_record, 0)->realtime_ns;
     at = information_field(collection, "it_interval: (");
     if (at != NULL) {
       record->interval_ns = parse_decimal(&at) * 1000000000u;

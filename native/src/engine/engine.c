@@ -246,6 +246,7 @@ void engine_helper_restored(void *argument) {
   uint32_t arrived;
   while ((arrived = __atomic_load_n(&warp_control.threads_arrived, __ATOMIC_ACQUIRE)) < warp_control.threads_expected) futex_wait(&warp_control.threads_arrived, arrived, &(struct timespec64){0, 1000000});
   if (warp_control.bootstrap_size > 0) sys(munmap, warp_control.bootstrap_address, warp_control.bootstrap_size);
+  if (warp_control.direct_mapped != 0) release_patch(&engine_freeze);
   freeze_forget(&engine_freeze);
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
   __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);

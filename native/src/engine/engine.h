@@ -149,6 +149,7 @@ struct capture {
   struct freeze *freeze;
   int image_fd;
   int process_memory; /* /proc/self/mem */
+  long dumpable;      /* PR_GET_DUMPABLE of the program */
 
   struct table image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
       pending_signals, timers, tid_references, guards, chunks, tags;
@@ -183,5 +184,11 @@ int capture_write_memory(struct capture *capture);
 uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode, uint32_t kind, const char *name);
 
 bool engine_on_glibc(void);
+
+/* ---- released memory (release.c) ---- */
+/* At a capture: remembers where the C library calls madvise itself. */
+void release_find_sites(const struct capture *capture);
+/* In a restored process with direct mappings, while its threads wait: redirects those calls. */
+void release_patch(const struct freeze *freeze);
 
 #endif

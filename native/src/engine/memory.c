@@ -309,7 +309,7 @@ int capture_memory_areas(struct capture *capture) {
   list_init(&area_parts, &capture->arena, sizeof(struct area_part));
   size_t size;
   long error;
-  const char *at = read_whole_file(&capture->arena, "/proc/self/smaps", &size, &error);
+  const char *at = read_whole_file(&capture->arena, "/proc/thread-self/smaps", &size, &error);
   if (at == NULL) return fail(capture->failure, "cannot read /proc/self/smaps: %s: mount procfs", error_text(error));
   struct area *area = arena_allocate(&capture->arena, sizeof *area);
   while ((at = parse_area(at, area)) != NULL) {
@@ -569,9 +569,9 @@ static void add_object_segments(struct capture *capture, struct warp_vma_record 
 }
 
 int capture_scan_memory(struct capture *capture) {
-  struct page_query query = {.pagemap = (int)open_file("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
+  struct page_query query = {.pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
   if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/self/pagemap: %s: mount procfs", error_text(query.pagemap));
-  capture->process_memory = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+  capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
   int result = -1;
   uint8_t *page = arena_allocate(&capture->arena, PAGE_SIZE);
   if (capture->process_memory < 0) {
@@ -698,17 +698,28 @@ static void add_reference(struct writer *writer, uint64_t address, uint32_t tid,
 #define FUTEX_TID 0x3fffffffu
 
 /*
+ * The same for the writer of a write-locked pthread_rwlock_t, whose unlock asks who holds it (glibc,
+ * sysdeps/x86/nptl/bits/struct_rwlock.h: readers, writers, two futex words, two pads, the writer, shared).
+ */
+static void check_writer(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
+  if (words_before < 6 || words_after < 2) return;
+  bool write_locked = (at[-6] & 3) == 3, padded = at[-2] == 0 && at[-1] == 0, futexes = at[-4] <= 3 && at[-3] <= 3;
+  if (write_locked && padded && futexes && at[1] <= 1 && is_thread_id(writer->capture, at[0])) add_reference(writer, address, at[0], WARP_TID_MUTEX);
+}
+
+/*
  * Whether the word at `at` (in a page that is a copy of `address`) is the owner field of a locked mutex whose owner matters:
  * recursive, error-checking, robust or priority-inheriting. Layouts: glibc, sysdeps/nptl/bits/struct_mutex.h (lock, count,
  * owner, nusers, kind); musl, src/internal/pthread_impl.h (type, lock, waiters, previous, next, count).
  */
 static void check_owner(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
   if (engine_on_glibc()) {
+    check_writer(writer, at, address, words_before, words_after);
     if (words_before < 2 || words_after < 3) return;
     uint32_t lock = at[-2], count = at[-1], owner = at[0], users = at[1], kind = at[2];
     bool robust_or_pi = (kind & 0x30) != 0;
     bool typed = (kind & 3) == 1 || (kind & 3) == 2;
-    if ((kind & ~0x1f3u) != 0 || (!robust_or_pi && !typed) || users == 0 || users > 0xffff || !is_thread_id(writer->capture, owner)) return;
+    if ((kind & ~0x3f3u) != 0 || (!robust_or_pi && !typed) || users == 0 || users > 0xffff || !is_thread_id(writer->capture, owner)) return;
     if (robust_or_pi ? (lock & FUTEX_TID) != owner : lock != 1 && lock != 2) return;
     if ((kind & 3) == 1 ? count == 0 || count > 0xffffff : count > 1) return;
     add_reference(writer, address, owner, WARP_TID_MUTEX);
@@ -747,13 +758,11 @@ static void put_piece(struct writer *writer, const struct run *run, uint64_t sta
   if (run->source == SOURCE_OBJECT) {
     const struct object_source *source = list_at(&writer->capture->object_sources, struct object_source, run->object);
     fill_bytes(copy, 0, size);
-    uint64_t address = object_address(source, start);
     if (source->fd >= 0) {
       n = read_fully(source->fd, copy, size, start);
     } else {
       for (uint64_t done = 0; done < size && n >= 0; done += PAGE_SIZE) {
-        address = object_address(source, start + done);
-        n = read_fully(writer->capture->process_memory, copy + done, PAGE_SIZE, address);
+        n = read_fully(writer->capture->process_memory, copy + done, PAGE_SIZE, object_address(source, start + done));
       }
     }
     bytes = copy;
@@ -771,7 +780,9 @@ static void put_piece(struct writer *writer, const struct run *run, uint64_t sta
     return;
   }
   xxh64_update(&writer->hash, bytes, size);
-  if (run->source != SOURCE_OBJECT && run->source != SOURCE_MEMORY_COPY) find_tid_references(writer, bytes, size, start);
+  /* Mutexes in shared memory are corrected through a mapping of it. */
+  uint64_t address = run->source == SOURCE_OBJECT ? object_address(list_at(&writer->capture->object_sources, struct object_source, run->object), start) : start;
+  if (address != 0 && run->source != SOURCE_MEMORY_COPY) find_tid_references(writer, bytes, size, address);
   put_bytes(writer, bytes, size, offset);
 }
 

@@ -85,6 +85,8 @@ static const char *timer_field(const char *at, const char *name) {
   return found == NULL ? NULL : found + string_length(name);
 }
 
+static bool less_timer(const void *a, const void *b) { return ((const struct warp_timer_record *)a)->id < ((const struct warp_timer_record *)b)->id; }
+
 static int capture_timers(struct capture *capture) {
   size_t size;
   long error;
@@ -120,6 +122,7 @@ static int capture_timers(struct capture *capture) {
     *record = timer;
     at = clock;
   }
+  list_sort(&capture->timers.records, less_timer);
   return 0;
 }
 

@@ -14,7 +14,7 @@ struct unix_socket {
   uint32_t inode;
   uint32_t peer_inode;
   uint32_t backlog;
-  uint8_t state;
+  uint8_t shutdown; /* 1: no more is received, 2: no more is sent */
 };
 static struct list unix_sockets;
 
@@ -29,12 +29,12 @@ static void read_diag_answer(const uint8_t *bytes, size_t size, bool *done) {
     const struct unix_diag_msg *message = (const void *)(header + 1);
     struct unix_socket *found = list_add(&unix_sockets);
     found->inode = message->udiag_ino;
-    found->state = message->udiag_state;
     for (size_t a = sizeof *header + sizeof *message; a + sizeof(struct nlattr) <= header->nlmsg_len;) {
       const struct nlattr *attribute = (const void *)(bytes + at + a);
       if (attribute->nla_len < sizeof *attribute) break;
       const uint32_t *value = (const void *)(attribute + 1);
       if (attribute->nla_type == UNIX_DIAG_PEER) found->peer_inode = value[0];
+      if (attribute->nla_type == UNIX_DIAG_SHUTDOWN) found->shutdown = *(const uint8_t *)value;
       if (attribute->nla_type == UNIX_DIAG_RQLEN) found->backlog = value[1];
       a += round_up(attribute->nla_len, 4);
     }
@@ -206,7 +206,9 @@ void sockets_end(struct capture *capture) {
     struct warp_socket_record *socket = table_at(&capture->sockets, struct warp_socket_record, i);
     if (socket->family != AF_UNIX_ || socket->state != WARP_SOCKET_CONNECTED) continue;
     const struct unix_socket *known = find_unix_socket(socket->inode);
-    if (known == NULL || known->peer_inode == 0) continue;
+    if (known == NULL) continue;
+    socket->flags = known->shutdown; /* WARP_SOCKET_SHUTDOWN_ bits are the kernel's */
+    if (known->peer_inode == 0) continue;
     for (size_t k = 0; k < capture->sockets.records.count; k++) {
       struct warp_socket_record *other = table_at(&capture->sockets, struct warp_socket_record, k);
       if (other->inode != known->peer_inode || other->family != AF_UNIX_) continue;

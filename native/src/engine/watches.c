@@ -1,5 +1,19 @@
 #include "watches.h"
 
+/* kcmp(2) KCMP_EPOLL_TFD: whether a descriptor is the file that an epoll instance watches under a number. */
+#define KCMP_EPOLL_TFD_ 7
+struct epoll_slot {
+  uint32_t epoll_fd;
+  uint32_t target_fd;
+  uint32_t offset;
+};
+
+static bool is_watched(uint32_t epoll_fd, uint32_t watched_number, uint32_t fd) {
+  const struct epoll_slot slot = {epoll_fd, watched_number, 0};
+  long pid = sys(getpid), order = sys(kcmp, pid, pid, KCMP_EPOLL_TFD_, fd, &slot);
+  return order == 0 || order == -EPERM || order == -ENOSYS; /* without kcmp the inode alone decides */
+}
+
 void capture_epoll(struct capture *capture, uint32_t fd, uint32_t description, const char *information) {
   /* "tfd: 5 events: 19 data: 5 pos:0 ino:61 sdev:c", fs/eventpoll.c */
   for (const char *at = information; (at = find_string(at, "tfd:")) != NULL;) {
@@ -22,6 +36,7 @@ void capture_epoll(struct capture *capture, uint32_t fd, uint32_t description, c
     for (size_t i = 0; i < capture->descriptors.records.count; i++) {
       const struct warp_descriptor_record *descriptor = table_at(&capture->descriptors, struct warp_descriptor_record, i);
       if (table_at(&capture->descriptions, struct warp_description_record, descriptor->description)->inode != inode) continue;
+      if (!is_watched(fd, watch.fd, descriptor->number)) continue;
       if (descriptor->number == watch.fd) watch.target = descriptor->description;
       if (elsewhere == WARP_NONE) elsewhere = descriptor->description;
     }

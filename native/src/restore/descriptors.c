@@ -87,6 +87,8 @@ struct pipe_ends {
   int reader;
   int writer;
   bool made;
+  bool reader_taken;
+  bool writer_taken;
 };
 
 static int make_pipe(struct restore *restore, uint32_t index, struct pipe_ends *ends) {
@@ -117,7 +119,12 @@ static int pipe_end(struct restore *restore, const struct warp_description_recor
     char *path = view_string(&restore->image.descriptions, &restore->arena, description->path);
     return open_path(restore, description, number, path);
   }
-  /* The same pipe may have several descriptions; each is opened anew through its link, the first as it is. */
+  /* The first description of an end is the one that pipe(2) made; another is opened through its link. */
+  bool *taken = access == O_RDONLY ? &ends->reader_taken : &ends->writer_taken;
+  if (access != O_RDWR && !*taken) {
+    *taken = true;
+    return (int)sys(fcntl, access == O_RDONLY ? ends->reader : ends->writer, F_DUPFD_CLOEXEC_, restore->lowest_own_descriptor);
+  }
   char link[64];
   format(link, sizeof link, "/proc/self/fd/%d", access == O_RDONLY ? ends->reader : ends->writer);
   long fd = open_file(link, (int)(access | O_CLOEXEC | (description->status_flags & O_NONBLOCK)), 0);
@@ -140,7 +147,9 @@ static int make_timerfd(struct restore *restore, const struct warp_timerfd_recor
     setting.value = (struct timespec64){(int64_t)(when / 1000000000u), (int64_t)(when % 1000000000u)};
     settime_flags = timer->settime_flags;
   }
-  if (timer->value_ns != 0) sys(timerfd_settime, fd, settime_flags, &setting, NULL);
+  /* A periodic timer whose expirations nobody reads stands still until they are read: it has expired. */
+  if (timer->value_ns == 0 && timer->interval_ns != 0) setting.value.nanoseconds = 1;
+  if (timer->value_ns != 0 || timer->interval_ns != 0) sys(timerfd_settime, fd, settime_flags, &setting, NULL);
   if (timer->ticks > 0) {
     long error = sys(ioctl, fd, TFD_IOC_SET_TICKS_, &timer->ticks);
     if (error < 0) {
@@ -237,29 +246,61 @@ static int make_description(struct restore *restore, uint32_t index, uint32_t nu
 
 /* ---- epoll ---- */
 
+/*
+ * The kernel knows a watch by number and open file. Where the program has closed that number since, or given it to another
+ * file, the number is lent to the watched file for the moment.
+ */
+static long add_watch(struct restore *restore, int epoll, int number, int target, const struct epoll_event *event) {
+  if (number == target) return sys(epoll_ctl, epoll, EPOLL_CTL_ADD, number, event);
+  long flags = sys(fcntl, number, F_GETFD, 0);
+  long saved = flags >= 0 ? sys(fcntl, number, F_DUPFD_CLOEXEC_, restore->lowest_own_descriptor) : -1;
+  long error = sys(dup3, target, number, O_CLOEXEC);
+  if (error >= 0) error = sys(epoll_ctl, epoll, EPOLL_CTL_ADD, number, event);
+  if (saved >= 0) {
+    sys(dup3, saved, number, flags != 0 ? O_CLOEXEC : 0);
+    sys(close, saved);
+  } else {
+    sys(close, number);
+  }
+  return error;
+}
+
+#define EPOLL_ALWAYS (EPOLLERR | EPOLLHUP)
+
+/*
+ * A one-shot watch that has fired shows no events. It is added with all of them and fires, before any other watch
+ * of that epoll instance could; what is not ready for anything stays on, and may wake the program once, as epoll(7) allows.
+ */
+static int restore_watch(struct restore *restore, const int *first_number, const struct warp_epoll_watch_record *watch) {
+  bool fired = (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0;
+  const struct epoll_event event = {.events = watch->events | (fired ? EPOLLIN | EPOLLOUT : 0), .data = watch->data};
+  int epoll = first_number[watch->description], target = first_number[watch->target];
+  for (size_t k = 0; k < restore->image.descriptors.count; k++) {
+    const struct warp_descriptor_record *descriptor = view_at(&restore->image.descriptors, struct warp_descriptor_record, k);
+    if (descriptor->number == watch->fd && descriptor->description == watch->target) target = (int)watch->fd;
+  }
+  long error = add_watch(restore, epoll, (int)watch->fd, target, &event);
+  /* A caller's stream may be a plain file, which cannot be watched. */
+  if (error == -EPERM && description_at(restore, watch->target)->kind == WARP_DESCRIPTION_CALLER) {
+    log_info("descriptor %u is a file now, and always ready: it is no longer watched", watch->fd);
+  } else if (error < 0) {
+    return fail(&restore->failure, "descriptor %d (epoll) cannot watch descriptor %u: %s", epoll, watch->fd, error_text(error));
+  } else if (fired) {
+    struct epoll_event happened;
+    sys(epoll_wait, epoll, &happened, 1, 0);
+  }
+  return 0;
+}
+
 static int restore_watches(struct restore *restore, const int *first_number) {
   const struct view *watches = &restore->image.epoll_watches;
-  for (size_t i = 0; i < watches->count; i++) {
-    const struct warp_epoll_watch_record *watch = view_at(watches, struct warp_epoll_watch_record, i);
-    if (watch->description >= restore->image.descriptions.count || watch->target >= restore->image.descriptions.count) return fail(&restore->failure, "%s: epoll watch %lu is out of range: the image is damaged", restore->image.path, i);
-    const struct epoll_event event = {.events = watch->events, .data = watch->data};
-    int epoll = first_number[watch->description];
-    /* The kernel's entry is found again by number and file: where the number has another file now, it is lent for the moment. */
-    int target = first_number[watch->target];
-    bool same = false;
-    for (size_t k = 0; k < restore->image.descriptors.count; k++) {
-      const struct warp_descriptor_record *descriptor = view_at(&restore->image.descriptors, struct warp_descriptor_record, k);
-      same |= descriptor->number == watch->fd && descriptor->description == watch->target;
+  for (int fired = 1; fired >= 0; fired--)
+    for (size_t i = 0; i < watches->count; i++) {
+      const struct warp_epoll_watch_record *watch = view_at(watches, struct warp_epoll_watch_record, i);
+      if (watch->description >= restore->image.descriptions.count || watch->target >= restore->image.descriptions.count) return fail(&restore->failure, "%s: epoll watch %lu is out of range: the image is damaged", restore->image.path, i);
+      bool is_fired = (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0;
+      if (is_fired == (fired == 1) && restore_watch(restore, first_number, watch) < 0) return -1;
     }
-    if (same) target = (int)watch->fd;
-    long error = sys(epoll_ctl, epoll, EPOLL_CTL_ADD, target, &event);
-    /* A caller's stream may be a plain file, which cannot be watched. */
-    if (error == -EPERM && description_at(restore, watch->target)->kind == WARP_DESCRIPTION_CALLER) {
-      log_info("descriptor %u is a file now, and always ready: it is no longer watched", watch->fd);
-    } else if (error < 0) {
-      return fail(&restore->failure, "descriptor %d (epoll) cannot watch descriptor %u: %s", epoll, watch->fd, error_text(error));
-    }
-  }
   return 0;
 }
 

@@ -200,13 +200,7 @@ static long map_ground(struct restore *restore, const struct warp_vma_record *vm
   return sys(mmap, vma->start, size, protection, flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
-struct direct_list {
-  struct address_range *ranges;
-  size_t count;
-  size_t capacity;
-};
-
-static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct reader *reader, struct direct_list *direct, struct list *protect_later) {
+static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct reader *reader, struct list *protect_later) {
   const int final = kernel_protection(vma->protection);
   bool content_elsewhere = vma->kind == WARP_VMA_OBJECT && restore->object_fds[vma->object] >= 0;
   bool direct_allowed = may_map_directly(restore, vma);
@@ -220,11 +214,10 @@ static int map_area(struct restore *restore, const struct warp_vma_record *vma, 
   bool writable = eager;
   for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) {
     if (segment->p_filesz == 0) continue;
-    if (direct_allowed && segment->p_filesz >= DIRECT_MINIMUM && direct->count < direct->capacity) {
+    if (direct_allowed && segment->p_filesz >= DIRECT_MINIMUM) {
       int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
       long address = sys(mmap, segment->p_vaddr, segment->p_filesz, final, flags, restore->image_fd, segment->p_offset);
       if (address >= 0) {
-        direct->ranges[direct->count++] = (struct address_range){segment->p_vaddr, segment->p_vaddr + segment->p_filesz};
         restore->stats.direct_mappings++;
         restore->stats.direct_bytes += segment->p_filesz;
         continue;
@@ -247,15 +240,31 @@ static int map_area(struct restore *restore, const struct warp_vma_record *vma, 
   return 0;
 }
 
+/* The image as /proc/PID/maps names it, which may not be what stat(2) says (overlayfs, btrfs). */
+static void find_image_in_maps(struct restore *restore, struct warp_control *control) {
+  control->image_device = restore->image.status.device;
+  control->image_inode = restore->image.status.inode;
+  arena_region.end -= PAGE_SIZE;
+  uint64_t page = arena_region.end;
+  if (sys(mmap, page, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED, restore->image_fd, 0) != (long)page) return;
+  size_t size;
+  long error;
+  const char *at = read_whole_file(&restore->arena, "/proc/self/maps", &size, &error);
+  struct map_line line;
+  while (at != NULL && (at = parse_map_line(at, &line)) != NULL) {
+    if (line.start > page || line.end <= page) continue;
+    control->image_device = line.device;
+    control->image_inode = line.inode;
+    return;
+  }
+}
+
 int restore_memory(struct restore *restore) {
   struct image *image = &restore->image;
   struct reader *reader = arena_allocate(&restore->arena, sizeof *reader);
-  struct direct_list direct = {.capacity = 1u << 20};
   struct list protect_later;
   list_init(&protect_later, &restore->arena, sizeof(const struct warp_vma_record *));
   reader->restore = restore;
-  direct.capacity = min_u64(direct.capacity, image->segment_count + 1);
-  direct.ranges = arena_allocate(&restore->arena, direct.capacity * sizeof *direct.ranges);
   uint64_t next = 0;
   for (size_t i = 0; i < image->vmas.count; i++) {
     const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
@@ -263,7 +272,7 @@ int restore_memory(struct restore *restore) {
     while (next < image->segment_count && (image->segments[next].p_type != PT_LOAD || image->segments[next].p_vaddr < vma->start)) next++;
     uint64_t end = next;
     while (end < image->segment_count && image->segments[end].p_vaddr < vma->end) end++;
-    if (map_area(restore, vma, image->segments + next, image->segments + end, reader, &direct, &protect_later) < 0) return -1;
+    if (map_area(restore, vma, image->segments + next, image->segments + end, reader, &protect_later) < 0) return -1;
     next = end;
   }
   if (reader_flush(reader) < 0) return -1;
@@ -291,15 +300,11 @@ int restore_memory(struct restore *restore) {
   const struct warp_vma_record *control_vma = image_vma_at(image, (uint64_t)control);
   if (control_vma == NULL || control_vma->kind != WARP_VMA_ENGINE || compare_bytes(control->magic, WARP_CONTROL_MAGIC, 8) != 0 || control->version > WARP_CONTROL_VERSION)
     return fail(&restore->failure, "%s: no engine that this restorer knows is at 0x%lx: use warp-tool of the version that made the image", image->path, (uint64_t)control);
-  if (direct.count > control->range_capacity) return fail(&restore->failure, "%s: %lu direct mappings, and room to remember %u: restore it with --no-direct-map", image->path, direct.count, control->range_capacity);
-  if (direct.count > 0) copy_bytes((void *)control->ranges, direct.ranges, direct.count * sizeof *direct.ranges);
-  control->range_count = (uint32_t)direct.count;
+  control->direct_mapped = restore->stats.direct_mappings > 0;
   control->generation = view_at(&image->image, struct warp_image_record, 0)->generation + 1;
   control->threads_arrived = 0;
   control->release = 0;
-  /* As /proc/PID/maps names the image's device, which may not be what stat says (overlayfs, btrfs). */
-  control->image_device = restore->image.status.device;
-  control->image_inode = restore->image.status.inode;
+  find_image_in_maps(restore, control);
   control->bootstrap_address = restore->bootstrap;
   control->bootstrap_size = restore->bootstrap_size;
   return 0;

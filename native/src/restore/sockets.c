@@ -94,6 +94,10 @@ static int send_messages(struct restore *restore, const struct warp_socket_recor
   return 0;
 }
 
+static void shut_down(int fd, uint32_t flags) {
+  if (flags != 0) sys(shutdown, fd, flags - 1); /* SHUT_RD 0, SHUT_WR 1, SHUT_RDWR 2 */
+}
+
 static int make_pair(struct restore *restore, uint32_t index, const struct warp_socket_record *socket) {
   const struct view *sockets = &restore->image.sockets;
   int32_t pair[2];
@@ -107,6 +111,8 @@ static int make_pair(struct restore *restore, uint32_t index, const struct warp_
   long error = sys(socketpair, AF_UNIX_, socket->type | SOCK_CLOEXEC_, 0, pair);
   if (error < 0) return fail(&restore->failure, "cannot make a pair of sockets: %s", error_text(error));
   if (send_messages(restore, socket, pair[1]) < 0 || send_messages(restore, peer, pair[0]) < 0) return -1;
+  shut_down(pair[0], socket->flags);
+  shut_down(pair[1], peer->flags);
   made_pairs[socket->peer] = move_descriptor(restore, pair[1]);
   set_options(restore, socket, pair[0]);
   set_options(restore, peer, made_pairs[socket->peer]);

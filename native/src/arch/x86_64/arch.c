@@ -91,6 +91,11 @@ uint64_t arch_context_argument(const struct ucontext *context, int index) {
   return argument[index];
 }
 
+uint64_t *arch_context_registers(struct ucontext *context, size_t *count) {
+  *count = 15; /* r8 to rcx stand in one row before rsp: struct sigcontext */
+  return (uint64_t *)&context->uc_mcontext.r8;
+}
+
 uint64_t arch_context_stack(const struct ucontext *context) { return context->uc_mcontext.rsp; }
 
 uint64_t arch_get_thread_pointer(void) {

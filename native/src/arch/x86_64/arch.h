@@ -95,6 +95,8 @@ struct arch_changed_call *arch_changed_call_in_progress(const struct ucontext *c
 bool arch_changed_call_restart(struct ucontext *context);
 
 uint64_t arch_context_argument(const struct ucontext *context, int index);
+/* The general registers in a signal frame, but for stack pointer and instruction pointer. */
+uint64_t *arch_context_registers(struct ucontext *context, size_t *count);
 uint64_t arch_context_stack(const struct ucontext *context);
 
 /* Sets thread pointers; for the calling thread. */
@@ -152,7 +154,14 @@ void arch_resume_entry(void);
 #define ARCH_JUMP_SIZE 14
 void arch_write_jump(uint8_t *code, uint64_t target);
 
-/* munmap(address, length), then exit(2) of the calling thread, with no use of the stack. */
-_Noreturn void arch_unmap_and_exit(uint64_t address, uint64_t length);
+/*
+ * Redirecting system calls in code that cannot be replaced by symbol: sequences that load the number and make the call.
+ * arch_find_call: the first one in [start, end), 0 for none. arch_in_call: whether a thread stands within it.
+ * arch_patch_call: makes the place call engine_redirected_call instead, through entry `index`; false when it lies too far away. The page is writable.
+ */
+#define ARCH_PATCH_SITES 8
+uint64_t arch_find_call(uint64_t start, uint64_t end, long number);
+bool arch_in_call(const struct ucontext *context, uint64_t site);
+bool arch_patch_call(uint64_t site, size_t index, long number);
 
 #endif

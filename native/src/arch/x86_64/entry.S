@@ -113,18 +113,6 @@ arch_clone:
     ud2
     .size arch_clone, .-arch_clone
 
-    .globl arch_unmap_and_exit
-    .hidden arch_unmap_and_exit
-    .type arch_unmap_and_exit, @function
-arch_unmap_and_exit:
-    mov $11, %eax
-    syscall
-    mov $60, %eax
-    xor %edi, %edi
-    syscall
-    ud2
-    .size arch_unmap_and_exit, .-arch_unmap_and_exit
-
     /*
      * Makes a system call with changed arguments in the middle of a program that has made it with others. Entered by
      * rt_sigreturn with r11 = struct arch_changed_call; the stack below the program's red zone holds that pointer while the
