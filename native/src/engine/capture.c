@@ -165,20 +165,51 @@ int capture_process(struct capture *capture) {
   return 0;
 }
 
-/* glibc tells where it keeps a thread's rseq area (since 2.35); musl registers none. */
+/* glibc tells where it keeps a thread's rseq area (since 2.35). */
 extern __attribute__((weak)) const ptrdiff_t __rseq_offset;
 extern __attribute__((weak)) const unsigned int __rseq_size;
 #define RSEQ_SIGNATURE 0x53053053u /* of x86, asm/rseq.h of glibc */
+#define RSEQ_LENGTH 32u
 
-static void capture_rseq(const struct slot *slot, struct warp_thread_record *thread) {
-  if (&__rseq_offset == NULL || &__rseq_size == NULL || __rseq_size == 0) return;
-  uint64_t address = slot->fs_base + (uint64_t)__rseq_offset;
-  int32_t processor;
-  copy_bytes(&processor, (const void *)(address + 4), sizeof processor);
-  if (processor < 0) return; /* never registered */
-  thread->rseq_address = address;
-  thread->rseq_length = __rseq_size < 32 ? 32 : __rseq_size;
-  thread->rseq_signature = RSEQ_SIGNATURE;
+/* In the thread itself: rseq(2) answers EBUSY for the area that is registered, EINVAL for any other, and 0 when none was. */
+static long probe_rseq(void *address) {
+  long answer = sys(rseq, address, RSEQ_LENGTH, 0, RSEQ_SIGNATURE);
+  if (answer == 0) sys(rseq, address, RSEQ_LENGTH, 1 /* RSEQ_FLAG_UNREGISTER */, RSEQ_SIGNATURE);
+  return answer;
+}
+
+/* Where a program registers for itself (musl, tcmalloc) the area is a thread-local variable, near the thread pointer. */
+static uint64_t search_rseq(struct capture *capture, struct slot *slot) {
+  static uint8_t nowhere[RSEQ_LENGTH] __attribute__((aligned(RSEQ_LENGTH)));
+  if (freeze_call(slot, probe_rseq, nowhere) != -EINVAL) return 0;
+  const uint64_t before = 32 * KIB;
+  uint64_t start = round_down(slot->fs_base, RSEQ_LENGTH) - before;
+  uint8_t *bytes = arena_allocate(&capture->arena, before + PAGE_SIZE);
+  for (uint64_t at = round_down(start, PAGE_SIZE); at < slot->fs_base + PAGE_SIZE; at += PAGE_SIZE) {
+    if (read_fully(capture->process_memory, bytes, PAGE_SIZE, at) != (long)PAGE_SIZE) continue;
+    for (uint64_t offset = 0; offset < PAGE_SIZE; offset += RSEQ_LENGTH) {
+      uint32_t processors[2];
+      copy_bytes(processors, bytes + offset, sizeof processors);
+      if (processors[0] == processors[1] && processors[0] < 8192 && freeze_call(slot, probe_rseq, (void *)(at + offset)) == -EBUSY) return at + offset;
+    }
+  }
+  log_warn("thread %u has restartable sequences registered at a place that is not known: they will not be registered again", slot->tid);
+  return 0;
+}
+
+static void capture_rseq(struct capture *capture, struct slot *slot, struct warp_thread_record *thread) {
+  if (&__rseq_offset != NULL && &__rseq_size != NULL && __rseq_size != 0) {
+    uint64_t address = slot->fs_base + (uint64_t)__rseq_offset;
+    int32_t processor;
+    copy_bytes(&processor, (const void *)(address + 4), sizeof processor);
+    if (processor < 0) return; /* never registered */
+    thread->rseq_address = address;
+    thread->rseq_length = __rseq_size < RSEQ_LENGTH ? RSEQ_LENGTH : __rseq_size;
+  } else {
+    thread->rseq_address = search_rseq(capture, slot);
+    thread->rseq_length = RSEQ_LENGTH;
+  }
+  if (thread->rseq_address != 0) thread->rseq_signature = RSEQ_SIGNATURE;
 }
 
 static void capture_threads(struct capture *capture) {
@@ -208,7 +239,7 @@ static void capture_threads(struct capture *capture) {
     thread->altstack_flags = (uint32_t)slot->context->uc_stack.ss_flags;
     copy_bytes(&thread->signal_mask, &slot->context->uc_sigmask, sizeof thread->signal_mask);
     sys(get_robust_list, slot->tid, &thread->robust_head, &thread->robust_length);
-    capture_rseq(slot, thread);
+    capture_rseq(capture, slot, thread);
     long nice = sys(getpriority, 0, slot->tid);
     thread->nice = (int32_t)(nice > 0 ? 20 - nice : 0);
     long policy = sys(sched_getscheduler, slot->tid);
@@ -608,6 +639,8 @@ static int take(struct capture *capture, struct target *target) {
   capture->frozen_ns = clock_ns(CLOCK_MONOTONIC_);
   log_debug("%lu threads stopped in %lu us", capture->freeze->count, (capture->frozen_ns - capture->started_ns) / 1000);
   freeze_continue_calls(capture->freeze);
+  capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
+  if (capture->process_memory < 0) return fail(capture->failure, "cannot open /proc/PID/mem: %s: mount procfs", error_text(capture->process_memory));
   if (capture_process(capture) < 0 || capture_signals(capture) < 0) return -1;
   capture_threads(capture);
   capture_cached_ids(capture);

@@ -570,14 +570,9 @@ static void add_object_segments(struct capture *capture, struct warp_vma_record 
 
 int capture_scan_memory(struct capture *capture) {
   struct page_query query = {.pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
-  if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/self/pagemap: %s: mount procfs", error_text(query.pagemap));
-  capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
+  if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/PID/pagemap: %s: mount procfs", error_text(query.pagemap));
   int result = -1;
   uint8_t *page = arena_allocate(&capture->arena, PAGE_SIZE);
-  if (capture->process_memory < 0) {
-    fail(capture->failure, "cannot open /proc/self/mem: %s: the process must be dumpable (prctl PR_SET_DUMPABLE)", error_text(capture->process_memory));
-    goto out;
-  }
   /* Objects first: their content is shared by the segments of all areas that map them. */
   for (uint32_t i = 0; i < capture->objects.records.count; i++)
     if (scan_object(capture, i, page) < 0) goto out;
@@ -736,14 +731,15 @@ static void check_owner(struct writer *writer, const uint32_t *at, uint64_t addr
 static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address) {
   const uint32_t lowest = writer->lowest_tid, span = writer->tid_span;
   const size_t first = engine_on_glibc() ? 0 : 1;
+  const uint32_t mask = engine_on_glibc() ? ~0u : FUTEX_TID; /* musl keeps the owner in the futex word, with its flags */
   const uint32_t *words = (const uint32_t *)bytes;
   const size_t count = size / 4;
   for (size_t block = 0; block < count; block += 64) {
     uint32_t hits = 0;
-    for (size_t i = 0; i < 64; i += 2) hits |= words[block + first + i] - lowest <= span;
+    for (size_t i = 0; i < 64; i += 2) hits |= (words[block + first + i] & mask) - lowest <= span;
     if (hits == 0) continue;
     for (size_t i = first; i < 64; i += 2)
-      if (words[block + i] - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, block + i, count - block - i);
+      if ((words[block + i] & mask) - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, block + i, count - block - i);
   }
 }
 
