@@ -1,6 +1,3 @@
-// First: it looks at the standard streams before anything touches them.
-// oxlint-disable-next-line import/no-unassigned-import
-import './engine/stdio.js';
 import { fileURLToPath } from 'node:url';
 import { Errors, run, settings } from '@oclif/core';
 import { COMMANDS } from './commands/index.js';

@@ -5,7 +5,6 @@ import { fileURLToPath } from 'node:url';
 import { readHeader, readSegments } from '../elf/segments.js';
 import { FileSource } from '../elf/source.js';
 import { Failure, systemErrorReason } from '../failure.js';
-import { restoreStandardStreams } from './stdio.js';
 
 export type NativeFile = 'libwarp.so' | 'warp-restore' | 'warp-checkpoint' | 'exec.node';
 
@@ -36,7 +35,6 @@ interface ExecAddon {
 export function become(path: string, argv: string[], env: NodeJS.ProcessEnv): never {
   const addon = createRequire(import.meta.url)(nativeFile('exec.node')) as ExecAddon;
   const defined = Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined));
-  restoreStandardStreams();
   try {
     return addon.exec(path, argv, defined);
   } catch (error) {

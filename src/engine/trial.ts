@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { runCheckpoint } from './client.js';
 import type { HostCheck } from './host.js';
-import { engineEnvironment, findProgram, nativeFile } from './native.js';
+import { packageRoot } from './native.js';
 
 const TIMEOUT_MS = 20_000;
 
@@ -16,17 +16,18 @@ const COUNTER = 'n=0; while read line; do n=$((n + 1)); echo $n; done';
 export async function tryEngine(): Promise<HostCheck> {
   const directory = mkdtempSync(join(tmpdir(), 'warp-tool-doctor-'));
   const children: ChildProcess[] = [];
-  const start = (path: string, argv: string[], env: NodeJS.ProcessEnv): Counter => {
-    const child = spawn(path, argv, { env, stdio: ['pipe', 'pipe', 'pipe'] });
+  // Through the command line itself, as a user would: that tries how programs are launched, too.
+  const start = (...argv: string[]): Counter => {
+    const child = spawn(process.execPath, [join(packageRoot(), 'bin', 'run.js'), ...argv], { stdio: ['pipe', 'pipe', 'pipe'] });
     children.push(child);
     return new Counter(child);
   };
   try {
-    const first = start(findProgram('sh'), ['-c', COUNTER], engineEnvironment(process.env, {}));
+    const first = start('run', '--', 'sh', '-c', COUNTER);
     await first.next();
     const before = await first.next();
     await runCheckpoint([String(first.pid), '--to', directory, '--timeout', '10'], { log: () => {}, progress: () => {} });
-    const after = await start(nativeFile('warp-restore'), [directory], process.env).next();
+    const after = await start('restore', directory).next();
     if (before !== 2 || after !== 3) throw new Error(`a restored counter went on with ${after} after ${before}`);
     return { name: 'trial', status: 'ok', found: 'a process was checkpointed, restored, and went on', consequence: null, mend: null };
   } catch (error) {
