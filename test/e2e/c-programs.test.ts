@@ -57,7 +57,10 @@ for (const variant of variants) {
       const { target } = await startProgram('process_fork', variant);
       const pid = Number((await target.output(/^pid (\d+)$/m))[1]);
       expect(pid).not.toBe(target.pid);
-      const image = await checkpoint(pid);
+      const image = await checkpoint(pid).catch((error: unknown) => {
+        process.kill(pid, 'SIGKILL');
+        throw error;
+      });
       for (let i = 0; i < 3; i++) {
         const restored = await restoreProgram(image, lastTick(target.stdout));
         await restored.kill();

@@ -6,4 +6,5 @@ export interface Variant {
 export const buildDirectory: string;
 export const variants: Variant[];
 export const programs: string[];
+export function buildLauncher(): string;
 export function build(program: string, variant: Variant): string;

@@ -23,7 +23,7 @@ export const variants = [
 
 /** Names of all programs. */
 export const programs = readdirSync(here)
-  .filter((file) => file.endsWith('.c') && file !== 'tls_module.c')
+  .filter((file) => file.endsWith('.c') && !['launch.c', 'tls_module.c'].includes(file))
   .map((file) => basename(file, '.c'))
   .toSorted();
 
@@ -52,6 +52,13 @@ export function build(program, variant) {
   compile(variant.compiler, ['-fPIC', '-shared'], 'tls_module.c', join(directory, 'tls_module.so'));
   const output = join(directory, program);
   compile(variant.compiler, variant.flags, `${program}.c`, output);
+  return output;
+}
+
+/** Builds the launcher that starts a program with the engine and without inherited descriptors; returns its path. */
+export function buildLauncher() {
+  const output = join(buildDirectory, 'launch');
+  compile(variants[0].compiler ?? 'gcc', [], 'launch.c', output);
   return output;
 }
 

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildLauncher } from '../../programs/build.mjs';
 import { makeDirectory, node, projectFile, user } from './host.js';
 
 /** How long anything may take before the test gives up on it, in milliseconds. Only a hang reaches it. */
@@ -81,7 +82,8 @@ export class Program {
   /** Ends the program, if it still runs, and waits for its end. */
   async kill(): Promise<void> {
     this.child.kill('SIGKILL');
-    await this.ended;
+    if (this.child.exitCode === null && this.child.signalCode === null) await new Promise((resolve) => this.child.once('exit', resolve));
+    running.delete(this);
   }
 
   private tail(): string {
@@ -144,7 +146,8 @@ export function run(executable: string, args: string[], options: StartOptions = 
 /** Starts a program ready to be captured, by the preload library alone. */
 export function start(executable: string, args: string[], options: StartOptions = {}): Program {
   const preload = [projectFile('native/build/libwarp.so'), ...(options.preload ? [options.preload] : [])].join(':');
-  return run(executable, args, { ...options, environment: { ...options.environment, LD_PRELOAD: preload } });
+  buildLauncher();
+  return run(projectFile('test/programs/build/launch'), [preload, executable, ...args], options);
 }
 
 /** Restores an image by the static executable. */
