@@ -320,7 +320,11 @@ static void capture_image(struct capture *capture) {
   image->cpu_features = table_bytes(table, cpu.features, sizeof cpu.features);
   long n = read_small_file("/proc/sys/kernel/random/boot_id", text, sizeof text);
   if (n > 1) image->boot_id = table_bytes(table, text, (size_t)n - 1);
-  if (read_link("/proc/thread-self/exe", text, sizeof text) >= 0) image->executable = table_string(table, text);
+  if (warp_control.generation > 0) {
+    image->executable = table_string(table, warp_control.executable);
+  } else if (read_link("/proc/thread-self/exe", text, sizeof text) >= 0) {
+    image->executable = table_string(table, text);
+  }
   size_t size = 0;
   long error;
   const char *command = read_whole_file(&capture->arena, "/proc/thread-self/cmdline", &size, &error);

@@ -24,6 +24,7 @@ struct warp_control {
   uint64_t image_inode;
   uint64_t bootstrap_address; /* the restorer's own memory, which the engine unmaps at the end */
   uint64_t bootstrap_size;
+  char executable[1024];      /* of the program, whose /proc/self/exe is the restorer now */
 
   /* The engine's own at a restore. */
   uint32_t threads_arrived;

@@ -267,10 +267,7 @@ void engine_start_helper(void) {
   while (__atomic_load_n(&helper_ready, __ATOMIC_ACQUIRE) == 0) futex_wait(&helper_ready, 0, NULL);
 }
 
-static void after_fork_in_child(void) {
-  warp_control.generation = 0;
-  engine_start_helper();
-}
+static void after_fork_in_child(void) { engine_start_helper(); }
 
 static __attribute__((constructor)) void engine_load(void) {
   engine_start_helper();

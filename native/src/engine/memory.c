@@ -272,7 +272,8 @@ static int add_area(struct capture *capture, const struct area *area, uint64_t s
   vma.offset = area->map.inode == 0 ? 0 : area->map.offset + (start - area->map.start);
   vma.protection = area_protection(area);
   vma.flags = (area->flags & ~WARP_VMA_MAY_WRITE) | (area->shared ? WARP_VMA_SHARED | (area->flags & WARP_VMA_MAY_WRITE) : 0);
-  vma.resident = area->resident;
+  /* smaps tells it for the whole: a part has its share at most. */
+  vma.resident = min_u64(area->resident, end - start);
   bool store_all;
   if (!classify(capture, area, &vma, &store_all)) return -1;
   bool from_image = is_from_image(area);

@@ -6,7 +6,6 @@
  * 1), so that building it takes a C compiler and no Node.js headers.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -103,17 +102,6 @@ static void default_signals(void) {
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
-static void close_on_exec(void) {
-  if (syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */) == 0) return;
-  DIR *directory = opendir("/proc/self/fd");
-  if (directory == NULL) return;
-  for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
-    int fd = atoi(entry->d_name);
-    if (fd > 2) fcntl(fd, F_SETFD, FD_CLOEXEC);
-  }
-  closedir(directory);
-}
-
 static napi_value throw_error(napi_env env, int error) {
   const char *code = error == ENOENT ? "ENOENT" : error == EACCES ? "EACCES" : error == ENOEXEC ? "ENOEXEC" : error == E2BIG ? "E2BIG" : error == EINVAL ? "EINVAL" : error == ENOMEM ? "ENOMEM" : "EIO";
   napi_throw_error(env, code, strerror(error));
@@ -132,12 +120,12 @@ static napi_value exec(napi_env env, napi_callback_info info) {
   /* Checked first: after the signals are reset, the runtime could not go on as before. */
   if (error == 0 && access(file, X_OK) != 0) error = errno;
   if (error == 0) {
-    /* libuv makes terminals and pipes non-blocking, for everybody who shares them. */
+    /* libuv makes terminals and pipes non-blocking, for everybody who shares them, and closes all three at an exec. */
     for (int fd = 0; fd < 3; fd++) {
       int flags = fcntl(fd, F_GETFL);
+      fcntl(fd, F_SETFD, 0);
       if (flags >= 0 && (flags & O_NONBLOCK) != 0) fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
     }
-    close_on_exec();
     default_signals();
     execve(file, argv, environment);
     error = errno;

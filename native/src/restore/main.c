@@ -85,9 +85,9 @@ static uint64_t find_hole(struct restore *restore, uint64_t size) {
 /* Enough for the kernel's vDSO with its data areas. */
 #define VDSO_ROOM (256 * KIB)
 
-static void bad(struct restore *restore) {
+static _Noreturn void bad(struct restore *restore) {
   program_error("%s", restore->failure.text);
-  sys(exit_group, 2);
+  for (;;) sys(exit_group, 2);
 }
 
 static void phase(struct restore *restore, uint64_t *us) { *us = (clock_ns(CLOCK_MONOTONIC_) - restore->stats.begin_ns) / 1000; }
@@ -162,8 +162,7 @@ static void restore_in_place(void *argument) {
   restore_threads(restore);
 }
 
-/* Copies the program to where nothing of the image will come, and goes on there. */
-static void move_away(struct restore *restore) {
+_Noreturn void move_away(struct restore *restore) {
   uint64_t region = 64 * MIB + 8 * restore->image.anchor.metadata_size;
   uint64_t code = program_size();
   uint64_t total = round_up(code + STACK_SIZE + VDSO_ROOM + region, PAGE_SIZE);
@@ -197,6 +196,6 @@ int program_main(int argc, char **argv, char **environment) {
   if (image_open(&restore->image, &restore->arena, path, &restore->failure) < 0) bad(restore);
   log_debug("%s: format %u.%u, %lu segments, %lu memory areas, %lu threads, %lu descriptors", restore->image.path, restore->image.anchor.format_major, restore->image.anchor.format_minor, restore->image.segment_count,
             restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count);
+  if (restore->options.keep_pid && restore_in_namespace(restore) < 0) bad(restore);
   move_away(restore);
-  return 2;
 }

@@ -302,6 +302,7 @@ int restore_memory(struct restore *restore) {
     return fail(&restore->failure, "%s: no engine that this restorer knows is at 0x%lx: use warp-tool of the version that made the image", image->path, (uint64_t)control);
   control->direct_mapped = restore->stats.direct_mappings > 0;
   control->generation = view_at(&image->image, struct warp_image_record, 0)->generation + 1;
+  format(control->executable, sizeof control->executable, "%s", view_string(&image->image, &restore->arena, view_at(&image->image, struct warp_image_record, 0)->executable));
   control->threads_arrived = 0;
   control->release = 0;
   find_image_in_maps(restore, control);

@@ -175,6 +175,7 @@ static void begin_thread(void *argument) {
   bool differs = size > 0 && here_size > 0 && compare_bytes(mask, here, min_u64(size, (uint64_t)here_size)) != 0;
   if (differs) sys(sched_setaffinity, 0, size, mask);
   requeue(thread->tid, (uint32_t)sys(gettid));
+  if (current->keep_ids) drop_capabilities();
   const struct warp_process_record *process = view_at(&current->image.process, struct warp_process_record, 0);
   arch_jump_on_stack(process->resume_entry, 0, thread->resume_stack);
 }
@@ -200,6 +201,9 @@ static const struct warp_thread_record *find_leader(const struct view *threads) 
   return view_at(threads, struct warp_thread_record, 0);
 }
 
+/* clone3 wants to know a length; the thread is already on its stack, and uses less. */
+#define THREAD_START_STACK 4096ul
+
 _Noreturn void restore_threads(struct restore *restore) {
   const struct image *image = &restore->image;
   const struct warp_process_record *process = view_at(&image->process, struct warp_process_record, 0);
@@ -224,7 +228,19 @@ _Noreturn void restore_threads(struct restore *restore) {
     uint64_t flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS | CLONE_CHILD_CLEARTID;
     void *tid_word = process->tid_offset >= 0 ? (void *)(thread->fs_base + (uint64_t)process->tid_offset) : NULL;
     if (tid_word != NULL) flags |= CLONE_PARENT_SETTID;
-    long tid = arch_clone(flags, (void *)thread->resume_stack, tid_word, (void *)thread->clear_child_tid, thread->fs_base, begin_thread, (void *)thread);
+    const int32_t old_tid = (int32_t)thread->tid;
+    const struct clone_args arguments = {
+        .flags = flags,
+        .child_tid = thread->clear_child_tid,
+        .parent_tid = (uint64_t)tid_word,
+        .stack = thread->resume_stack - THREAD_START_STACK,
+        .stack_size = THREAD_START_STACK,
+        .tls = thread->fs_base,
+        .set_tid = (uint64_t)&old_tid,
+        .set_tid_size = 1,
+    };
+    long tid = restore->keep_ids ? arch_clone3(&arguments, sizeof arguments, begin_thread, (void *)thread)
+                                 : arch_clone(flags, (void *)thread->resume_stack, tid_word, (void *)thread->clear_child_tid, thread->fs_base, begin_thread, (void *)thread);
     if (tid < 0) {
       program_error("thread %u of %lu cannot be created: %s: raise the limit of processes (RLIMIT_NPROC, pids.max)", (unsigned)i, image->threads.count, error_text(tid));
       sys(exit_group, 2);

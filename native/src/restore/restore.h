@@ -56,7 +56,17 @@ struct restore {
   int *file_fds;   /* by index of files */
   int *object_fds; /* by index of objects */
   uint32_t *new_tids; /* by index of threads */
+  bool keep_ids;      /* threads get the ids of the image */
 };
+
+/* ---- main.c ---- */
+/* Copies the program to where nothing of the image will come, and goes on there. */
+_Noreturn void move_away(struct restore *restore);
+
+/* ---- namespaces.c ---- */
+/* For --keep-pid: goes on in new namespaces; the process that called stays outside and mirrors the program's end. */
+int restore_in_namespace(struct restore *restore);
+void drop_capabilities(void);
 
 /* ---- image.c ---- */
 /* Opens and checks the image: header, anchor, sizes, hash, notes. Reads nothing but metadata. */

@@ -142,6 +142,9 @@ _Noreturn void arch_jump_on_stack(uint64_t function, uint64_t argument, uint64_t
  */
 long arch_clone(uint64_t flags, void *stack_top, void *parent_tid, void *child_tid, uint64_t thread_pointer, void (*function)(void *), void *argument);
 
+/* clone3(2) likewise; `arguments` is a struct clone_args of `size` bytes with a stack. */
+long arch_clone3(const void *arguments, size_t size, void (*function)(void *), void *argument);
+
 /*
  * Saves what a function must preserve on the stack, stores the stack pointer in *resume_stack, and calls
  * `wait(argument)`. Returns 0 after it; or 1 in a thread that has been started at arch_resume_entry (first argument 0;

@@ -46,6 +46,24 @@ arch_park_resume:
     jmp .Lpark_return
     .size arch_park_resume, .-arch_park_resume
 
+    .globl arch_clone3
+    .hidden arch_clone3
+    .type arch_clone3, @function
+    /* (arguments rdi, size rsi, function rdx, argument rcx): a system call keeps rdx, and r8 takes the argument across it */
+arch_clone3:
+    mov %rcx, %r8
+    mov $435, %eax
+    syscall
+    test %rax, %rax
+    jz 1f
+    ret
+1:  xor %ebp, %ebp
+    and $-16, %rsp
+    mov %r8, %rdi
+    call *%rdx
+    ud2
+    .size arch_clone3, .-arch_clone3
+
     /*
      * Where the restorer sends a restored thread. rdi is 0; or, for a leader that had ended before the capture, the counter
      * of arrived threads: such a thread has no stack of its own.
