@@ -28,7 +28,17 @@ export function nativeFile(name: NativeFile): string {
 }
 
 interface ExecAddon {
-  exec(path: string, argv: string[], env: Record<string, string>): never;
+  exec(path: string, argv: string[], env: Record<string, string>, keep: number[]): never;
+}
+
+/**
+ * Pipes and sockets that the caller means the program to have: those that its arguments name (`/dev/fd/N`, a shell's `<(…)`) and those of socket
+ * activation (LISTEN_FDS, sd_listen_fds(3)). Others are a parent's leftovers, whose other ends no image could hold.
+ */
+export function intendedDescriptors(argv: readonly string[], env: NodeJS.ProcessEnv): number[] {
+  const named = argv.flatMap((argument) => [...argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d+)/g)].map((match) => Number(match[1])));
+  const activated = Array.from({ length: Math.min(Number(env['LISTEN_FDS'] ?? 0) || 0, 1024) }, (_, index) => 3 + index);
+  return [...named, ...activated];
 }
 
 /** Becomes another program, as execve(2) does; `path` is absolute. Comes back only with an error. */
@@ -36,7 +46,7 @@ export function become(path: string, argv: string[], env: NodeJS.ProcessEnv): ne
   const addon = createRequire(import.meta.url)(nativeFile('exec.node')) as ExecAddon;
   const defined = Object.fromEntries(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined));
   try {
-    return addon.exec(path, argv, defined);
+    return addon.exec(path, argv, defined, intendedDescriptors(argv, env));
   } catch (error) {
     throw new Failure(`cannot execute ${path}: ${systemErrorReason(error)}`, { cause: error });
   }

@@ -6,6 +6,7 @@
  * 1), so that building it takes a C compiler and no Node.js headers.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,6 +33,7 @@ extern napi_status napi_get_array_length(napi_env, napi_value, uint32_t *);
 extern napi_status napi_get_element(napi_env, napi_value, uint32_t, napi_value *);
 extern napi_status napi_get_property_names(napi_env, napi_value, napi_value *);
 extern napi_status napi_get_property(napi_env, napi_value, napi_value, napi_value *);
+extern napi_status napi_get_value_int32(napi_env, napi_value, int32_t *);
 extern napi_status napi_throw_error(napi_env, const char *, const char *);
 
 static char *string_value(napi_env env, napi_value value) {
@@ -102,17 +105,40 @@ static void default_signals(void) {
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
+/*
+ * Pipes and sockets that the runtime's own parent has left open by mistake would reach the program, and could not be kept in
+ * its image. Files stay, as with any command; so does what is named in `keep`.
+ */
+static void close_leftovers(napi_env env, napi_value keep) {
+  uint32_t keep_count = 0;
+  napi_get_array_length(env, keep, &keep_count);
+  DIR *directory = opendir("/proc/self/fd");
+  if (directory == NULL) return;
+  for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+    int fd = atoi(entry->d_name);
+    struct stat status;
+    bool kept = fd < 3;
+    for (uint32_t i = 0; i < keep_count && !kept; i++) {
+      napi_value element;
+      int32_t number = -1;
+      if (napi_get_element(env, keep, i, &element) == 0 && napi_get_value_int32(env, element, &number) == 0) kept = number == fd;
+    }
+    if (!kept && fstat(fd, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode))) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
+  closedir(directory);
+}
+
 static napi_value throw_error(napi_env env, int error) {
   const char *code = error == ENOENT ? "ENOENT" : error == EACCES ? "EACCES" : error == ENOEXEC ? "ENOEXEC" : error == E2BIG ? "E2BIG" : error == EINVAL ? "EINVAL" : error == ENOMEM ? "ENOMEM" : "EIO";
   napi_throw_error(env, code, strerror(error));
   return NULL;
 }
 
-/* exec(file, arguments, environment): replaces the process; throws an Error with `code` when the kernel refuses. */
+/* exec(file, arguments, environment, keep): replaces the process; throws an Error with `code` when the kernel refuses. */
 static napi_value exec(napi_env env, napi_callback_info info) {
-  size_t count = 3;
-  napi_value arguments[3];
-  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != 0 || count < 3) return throw_error(env, EINVAL);
+  size_t count = 4;
+  napi_value arguments[4];
+  if (napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != 0 || count < 4) return throw_error(env, EINVAL);
   char *file = string_value(env, arguments[0]);
   char **argv = string_array(env, arguments[1]);
   char **environment = environment_array(env, arguments[2]);
@@ -126,6 +152,7 @@ static napi_value exec(napi_env env, napi_callback_info info) {
       fcntl(fd, F_SETFD, 0);
       if (flags >= 0 && (flags & O_NONBLOCK) != 0) fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
     }
+    close_leftovers(env, arguments[3]);
     default_signals();
     execve(file, argv, environment);
     error = errno;
