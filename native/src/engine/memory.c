@@ -857,6 +857,7 @@ int capture_write_memory(struct capture *capture) {
     highest = highest > slot->tid ? highest : slot->tid;
   }
   next_chunk = 0;
+  if (count == 0) count = 1;
   for (size_t i = 0; i < count; i++) {
     struct writer *writer = writers[i] = arena_allocate(&scratch, sizeof *writer);
     writer->capture = capture;
