@@ -23,8 +23,8 @@
 #define MIB (1024 * KIB)
 
 /* sys(name, arguments…): the system call of that name. */
-#define SYS_SIX(number, a, b, c, d, e, f, ...) arch_syscall(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-#define sys(name, ...) SYS_SIX(__NR_##name __VA_OPT__(, ) __VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define SYS_SEVEN(name, a, b, c, d, e, f, ...) arch_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define sys(...) SYS_SEVEN(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
 
 static inline uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 static inline uint64_t round_down(uint64_t value, uint64_t unit) { return value / unit * unit; }

@@ -847,7 +847,6 @@ static size_t processor_count(void) {
 int capture_write_memory(struct capture *capture) {
   /* Memory of the writers is not the capture's: it must not be in the way of the areas that have been listed. */
   struct arena scratch = {NULL};
-  struct writer *writers[MOST_WRITERS] = {NULL};
   size_t count = min_u64(min_u64(processor_count(), MOST_WRITERS), 1 + capture->content_end / (8 * CHUNK_SIZE));
   uint32_t lowest = UINT32_MAX, highest = 0;
   for (size_t i = 0; i < capture->freeze->count; i++) {
@@ -857,25 +856,25 @@ int capture_write_memory(struct capture *capture) {
     highest = highest > slot->tid ? highest : slot->tid;
   }
   next_chunk = 0;
-  if (count == 0) count = 1;
+  struct writer *writers = arena_allocate(&scratch, count * sizeof *writers);
   for (size_t i = 0; i < count; i++) {
-    struct writer *writer = writers[i] = arena_allocate(&scratch, sizeof *writer);
+    struct writer *writer = &writers[i];
     writer->capture = capture;
     writer->buffer = arena_allocate(&scratch, CHUNK_SIZE);
     writer->lowest_tid = lowest;
     writer->tid_span = highest - lowest;
   }
-  first_writer = writers[0];
+  first_writer = writers;
   size_t started = 1;
   for (; started < count; started++) {
     uint8_t *stack = arena_allocate(&scratch, WRITER_STACK_SIZE);
-    writers[started]->alive = 1;
-    if (arch_clone(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID, stack + WRITER_STACK_SIZE, NULL, &writers[started]->alive, 0, writer_thread, writers[started]) < 0) break;
+    writers[started].alive = 1;
+    if (arch_clone(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID, stack + WRITER_STACK_SIZE, NULL, &writers[started].alive, 0, writer_thread, &writers[started]) < 0) break;
   }
-  write_chunks(writers[0]);
+  write_chunks(writers);
   int result = 0;
   for (size_t i = 0; i < started; i++) {
-    struct writer *writer = writers[i];
+    struct writer *writer = &writers[i];
     /* The kernel's wake-up at a thread's end is not a private one. */
     while (i > 0 && __atomic_load_n(&writer->alive, __ATOMIC_ACQUIRE) != 0) sys(futex, &writer->alive, FUTEX_WAIT, 1, NULL);
     capture->bytes_written += writer->written;

@@ -10,7 +10,7 @@ static const char *program_name;
 HIDDEN int program_log_descriptor = 2;
 
 uint64_t program_base(void) { return (uint64_t)__ehdr_start; }
-uint64_t program_size(void) { return round_up((uint64_t)(_end - __ehdr_start), PAGE_SIZE); }
+uint64_t program_size(void) { return round_up((uint64_t)_end - (uint64_t)__ehdr_start, PAGE_SIZE); }
 
 /* The program is linked at 0 and has no relocations but R_X86_64_RELATIVE and their like: base + addend. */
 void program_relocate(uint64_t base) {
