@@ -9,13 +9,9 @@
 #include <linux/sched.h>
 #include <linux/un.h>
 
+#include "../base/socket_constants.h"
 #include "engine.h"
 
-#define AF_UNIX_ 1
-#define SOCK_STREAM_CLOEXEC (1 | 02000000)
-#define SOL_SOCKET_ 1
-#define SO_PEERCRED_ 17
-#define MSG_NOSIGNAL_ 0x4000
 
 HIDDEN struct warp_control warp_control = {
     .magic = WARP_CONTROL_MAGIC,
@@ -119,7 +115,7 @@ bool client_waits(const struct request *request) {
   struct pollfd polled[2] = {{.fd = listener, .events = POLLIN}, {.fd = request->client, .events = POLLRDHUP}};
   if (sys(poll, polled, 2, 0) <= 0) return true;
   if ((polled[0].revents & POLLIN) != 0) {
-    long other = sys(accept4, listener, 0, 0, 02000000);
+    long other = sys(accept4, listener, 0, 0, SOCK_CLOEXEC_);
     if (other >= 0) {
       char line[160];
       size_t n = format(line, sizeof line, "Eprocess %ld is being checkpointed already: wait until that ends\n", sys(getpid));
@@ -184,18 +180,25 @@ static void serve(int client) {
 
 /* ---- the helper thread ---- */
 
-static long open_listener(void) {
+size_t engine_socket_address(struct sockaddr_un *ret) {
   char name[64], namespace[64];
   if (read_link("/proc/self/ns/pid", namespace, sizeof namespace) < 0) namespace[0] = 0;
   const char *number = find_character(namespace, '[');
   uint64_t inode = 0;
   if (number != NULL) number++, inode = parse_decimal(&number);
-  struct sockaddr_un address = {.sun_family = AF_UNIX_};
+  fill_bytes(ret, 0, sizeof *ret);
+  ret->sun_family = AF_UNIX_;
   size_t n = format(name, sizeof name, "warp-tool/%lu/%ld", inode, sys(getpid));
-  copy_bytes(address.sun_path + 1, name, n);
-  long fd = sys(socket, AF_UNIX_, SOCK_STREAM_CLOEXEC, 0);
+  copy_bytes(ret->sun_path + 1, name, n);
+  return offsetof(struct sockaddr_un, sun_path) + 1 + n;
+}
+
+static long open_listener(void) {
+  struct sockaddr_un address;
+  size_t size = engine_socket_address(&address);
+  long fd = sys(socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
   if (fd < 0) return fd;
-  long error = sys(bind, fd, &address, offsetof(struct sockaddr_un, sun_path) + 1 + n);
+  long error = sys(bind, fd, &address, size);
   if (error == 0) error = sys(listen, fd, 8);
   if (error < 0) {
     sys(close, fd);
@@ -211,7 +214,7 @@ static void close_inherited(void) {
 
 static void helper_serve(void) {
   for (;;) {
-    long client = sys(accept4, listener, 0, 0, 02000000);
+    long client = sys(accept4, listener, 0, 0, SOCK_CLOEXEC_);
     if (client == -EINTR || client == -ECONNABORTED) continue;
     if (client < 0) sys(exit, 0);
     serve((int)client);

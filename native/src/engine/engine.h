@@ -93,6 +93,9 @@ extern HIDDEN uint32_t helper_tid;
 bool client_waits(const struct request *request);
 void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));
 void engine_start_helper(void);
+/* Where the engine of this process listens; returns the address's size. */
+struct sockaddr_un;
+size_t engine_socket_address(struct sockaddr_un *ret);
 /* Sends the lines that a thread working for the helper has logged. */
 void engine_log_flush(void);
 

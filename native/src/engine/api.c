@@ -1,0 +1,70 @@
+/* The functions of warp.h: a program that checkpoints itself is a client of its own engine. */
+#include <linux/un.h>
+
+#include "../../include/warp.h"
+#include "../base/socket_constants.h"
+#include "engine.h"
+
+#define PUBLIC __attribute__((visibility("default")))
+
+static char last_error[640];
+
+static enum warp_result failed(const char *text, ...) __attribute__((format(printf, 1, 2)));
+static enum warp_result failed(const char *text, ...) {
+  va_list arguments;
+  va_start(arguments, text);
+  format_list(last_error, sizeof last_error, text, arguments);
+  va_end(arguments);
+  return WARP_FAILED;
+}
+
+/* Reads the engine's lines until one decides; a restored process finds its connection ended. */
+static enum warp_result wait_for_answer(int fd, uint32_t generation) {
+  char text[2048];
+  size_t length = 0;
+  for (;;) {
+    long n = sys(read, fd, text + length, sizeof text - 1 - length);
+    if (warp_control.generation != generation) return WARP_RESTORED;
+    if (n == -EINTR) continue;
+    if (n <= 0) return failed("the engine went away");
+    length += (size_t)n;
+    text[length] = 0;
+    char *line = text, *end;
+    while ((end = (char *)find_character(line, '\n')) != NULL) {
+      *end = 0;
+      if (line[0] == 'E') return failed("%s", line + 1);
+      if (line[0] == 'D') return WARP_LEFT_RUNNING;
+      line = end + 1;
+    }
+    length -= (size_t)(line - text);
+    move_bytes(text, line, length);
+    if (length == sizeof text - 1) length = 0;
+  }
+}
+
+PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
+  char path[4200], request[4600], working_directory[4096];
+  struct sockaddr_un address;
+  const uint32_t generation = warp_control.generation;
+  last_error[0] = 0;
+  if (directory == NULL || directory[0] == 0) return failed("no directory is named for the image");
+  if (directory[0] == '/' || sys(getcwd, working_directory, sizeof working_directory) < 0) {
+    format(path, sizeof path, "%s", directory);
+  } else {
+    format(path, sizeof path, "%s/%s", working_directory, directory);
+  }
+  if (find_character(path, '\n') != NULL) return failed("%s: a directory's name cannot hold a newline here", path);
+  long fd = sys(socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
+  if (fd < 0) return failed("cannot reach the engine: %s", error_text(fd));
+  size_t size = engine_socket_address(&address);
+  long error = sys(connect, fd, &address, size);
+  size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\n\n", path, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0);
+  if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
+  enum warp_result result = error < 0 ? failed("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
+  sys(close, fd);
+  return result;
+}
+
+PUBLIC const char *warp_error(void) { return last_error; }
+
+PUBLIC unsigned warp_generation(void) { return warp_control.generation; }
