@@ -99,6 +99,10 @@ it('costs the same reads however much memory an image holds', async () => {
         read += length;
         return inner.read(offset, length);
       },
+      readInto: (offset, buffer) => {
+        read += buffer.length;
+        return inner.readInto(offset, buffer);
+      },
       close: () => inner.close(),
     };
     const image = await Image.from(counted);

@@ -1,9 +1,11 @@
 import { stat } from 'node:fs/promises';
 import type { Image } from './image.js';
+import { max, min } from './memory.js';
 import { readNotes, type Note } from './notes.js';
 import { PT_LOAD, readHeader, readSegments, type Segment } from './segments.js';
 import { FileSource, type ByteSource } from './source.js';
 import type { Vma } from './vmas.js';
+import { xxh64 } from './xxh64.js';
 
 /** Where an address is: a mapped file and, when the file here is the one that was mapped, a symbol. */
 export interface Location {
@@ -52,6 +54,28 @@ export async function buildIdOfFile(path: string): Promise<string | null> {
     return buildIdOf(await readNotes(source, await readSegments(source, await readHeader(source))));
   } catch {
     return null;
+  } finally {
+    await source.close();
+  }
+}
+
+const SAMPLE = 65_536n;
+
+/** `sample_hash` of the note `files`: of the first and the last 64 KiB and the size. Null when the file cannot be read. */
+export async function sampleHashOfFile(path: string): Promise<bigint | null> {
+  let source: FileSource;
+  try {
+    source = await FileSource.open(path);
+  } catch {
+    return null;
+  }
+  try {
+    const { size } = source;
+    const head = await source.read(0n, Number(min(size, SAMPLE)));
+    const tail = size > SAMPLE ? await source.read(max(size - SAMPLE, SAMPLE), Number(min(size - SAMPLE, SAMPLE))) : Buffer.alloc(0);
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(size);
+    return await xxh64(Buffer.concat([head, tail, length]));
   } finally {
     await source.close();
   }
@@ -113,6 +137,7 @@ export class Modules {
       name,
       size: vma.end - vma.start,
       read: (offset, length) => this.image.memory.read(vma.start + offset, length),
+      readInto: async (offset, buffer) => void (await this.image.memory.read(vma.start + offset, buffer.length)).copy(buffer),
       close: async () => {},
     };
     try {
@@ -129,7 +154,8 @@ export class Modules {
     if (buildId !== null) return (await buildIdOfFile(vma.name)) === buildId ? 'same' : 'changed';
     if (vma.file === null) return 'unknown';
     const record = this.image.table('files').get(vma.file);
-    return status.size === record.size && status.mtimeNs === record.mtime_ns ? 'same' : 'changed';
+    if (status.size !== record.size) return 'changed';
+    return status.mtimeNs === record.mtime_ns || (await sampleHashOfFile(vma.name)) === record.sample_hash ? 'same' : 'changed';
   }
 
   private module(path: string): Promise<Module | null> {
@@ -164,7 +190,7 @@ const SHT_DYNSYM = 11;
 const SECTION_SIZE = 64;
 const SYMBOL_SIZE = 24;
 
-/** Functions of .symtab, or of .dynsym in a stripped file. */
+/** Functions and objects of .symtab, or of .dynsym in a stripped file. */
 async function readSymbols(source: FileSource): Promise<SymbolTable | null> {
   const header = await source.read(0n, 64);
   const offset = header.readBigUInt64LE(40);
@@ -181,19 +207,19 @@ async function readSymbols(source: FileSource): Promise<SymbolTable | null> {
     source.read(sections.readBigUInt64LE(section + 24), Number(sections.readBigUInt64LE(section + 32)));
   const raw = await content(at);
   const strings = await content(sections.readUInt32LE(at + 40) * SECTION_SIZE);
-  const functions: { value: bigint; size: bigint; name: number }[] = [];
+  const found: { value: bigint; size: bigint; name: number }[] = [];
   for (let symbol = 0; symbol + SYMBOL_SIZE <= raw.length; symbol += SYMBOL_SIZE) {
     const type = raw[symbol + 4]! & 0xf;
     const size = raw.readBigUInt64LE(symbol + 16);
-    const isFunction = type === 2 || type === 10; // STT_FUNC, STT_GNU_IFUNC
-    if (!isFunction || size === 0n || raw.readUInt16LE(symbol + 6) === 0) continue;
-    functions.push({ value: raw.readBigUInt64LE(symbol + 8), size, name: raw.readUInt32LE(symbol) });
+    const hasPlace = type === 1 || type === 2 || type === 10; // STT_OBJECT, STT_FUNC, STT_GNU_IFUNC
+    if (!hasPlace || size === 0n || raw.readUInt16LE(symbol + 6) === 0) continue;
+    found.push({ value: raw.readBigUInt64LE(symbol + 8), size, name: raw.readUInt32LE(symbol) });
   }
-  functions.sort((a, b) => (a.value < b.value ? -1 : a.value > b.value ? 1 : 0));
+  found.sort((a, b) => (a.value < b.value ? -1 : a.value > b.value ? 1 : 0));
   return {
-    starts: BigUint64Array.from(functions, (one) => one.value),
-    sizes: BigUint64Array.from(functions, (one) => one.size),
-    names: Uint32Array.from(functions, (one) => one.name),
+    starts: BigUint64Array.from(found, (one) => one.value),
+    sizes: BigUint64Array.from(found, (one) => one.size),
+    names: Uint32Array.from(found, (one) => one.name),
     strings,
   };
 }

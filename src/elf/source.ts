@@ -21,6 +21,8 @@ export interface ByteSource {
   readonly size: bigint;
   /** Exactly `length` bytes at `offset`; an ImageError when the source ends before. */
   read(offset: bigint, length: number): Promise<Buffer>;
+  /** Like read, into memory that the caller uses again and again: fresh pages for each piece would cost more than reading. */
+  readInto(offset: bigint, buffer: Buffer): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -48,15 +50,15 @@ export class FileSource implements ByteSource {
   }
 
   async read(offset: bigint, length: number): Promise<Buffer> {
-    if (offset < 0n || offset + BigInt(length) > this.size) {
-      throw new ImageError(
-        this.name,
-        offset,
-        `${length} bytes are needed, but the file ends at ${this.size}`,
-        'the file is truncated or damaged: copy it again or take a new checkpoint',
-      );
-    }
+    this.checkRange(offset, length);
     const buffer = Buffer.allocUnsafe(length);
+    await this.readInto(offset, buffer);
+    return buffer;
+  }
+
+  async readInto(offset: bigint, buffer: Buffer): Promise<void> {
+    const { length } = buffer;
+    this.checkRange(offset, length);
     let done = 0;
     while (done < length) {
       const { bytesRead } = await pread(this.handle.fd, buffer, done, length - done, offset + BigInt(done));
@@ -70,7 +72,17 @@ export class FileSource implements ByteSource {
       }
       done += bytesRead;
     }
-    return buffer;
+  }
+
+  // Before the buffer is made: a damaged file asks for lengths that no memory has.
+  private checkRange(offset: bigint, length: number): void {
+    if (offset >= 0n && offset + BigInt(length) <= this.size) return;
+    throw new ImageError(
+      this.name,
+      offset,
+      `${length} bytes are needed, but the file ends at ${this.size}`,
+      'the file is truncated or damaged: copy it again or take a new checkpoint',
+    );
   }
 
   async close(): Promise<void> {
@@ -99,6 +111,10 @@ export class BufferSource implements ByteSource {
       );
     }
     return this.content.subarray(Number(offset), Number(offset) + length);
+  }
+
+  async readInto(offset: bigint, buffer: Buffer): Promise<void> {
+    (await this.read(offset, buffer.length)).copy(buffer);
   }
 
   async close(): Promise<void> {}

@@ -371,7 +371,8 @@ static void append_file_note(struct capture *capture, struct buffer *notes) {
   buffer_append(&table, &page_size, sizeof page_size);
   for (size_t i = 0; i < capture->vmas.records.count; i++) {
     const struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, i);
-    if (vma->kind != WARP_VMA_FILE && !(vma->kind == WARP_VMA_ENGINE && vma->name.length > 0 && capture->vmas.heap.bytes[vma->name.offset] == '/')) continue;
+    /* The engine's own pages are all in the image, and its file may be another version's by the time of a look. */
+    if (vma->kind != WARP_VMA_FILE) continue;
     const uint64_t entry[3] = {vma->start, vma->end, vma->offset / PAGE_SIZE};
     buffer_append(&table, entry, sizeof entry);
     buffer_append(&names, capture->vmas.heap.bytes + vma->name.offset, vma->name.length);

@@ -207,7 +207,9 @@ static bool classify(struct capture *capture, const struct area *area, struct wa
   }
   bool memfd = starts_with(name, "/memfd:");
   struct file_status status;
-  bool deleted = memfd || ends_with(name, " (deleted)") || sys(newfstatat, AT_FDCWD_, name, &status, 0) < 0;
+  /* A JVM's performance data belongs to the process, and the next JVM that starts removes the file of one that has gone. */
+  bool own_file = area->shared && find_string(name, "/hsperfdata_") != NULL;
+  bool deleted = memfd || own_file || ends_with(name, " (deleted)") || sys(newfstatat, AT_FDCWD_, name, &status, 0) < 0;
   if (!deleted) {
     if ((status.mode & S_IFMT) == S_IFCHR && !strings_equal(name, "/dev/zero")) {
       fail(capture->failure, "memory area 0x%lx-0x%lx maps the device %s, which cannot be kept: close it before the checkpoint", vma->start, vma->end, name);
