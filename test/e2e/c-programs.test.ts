@@ -2,7 +2,7 @@
 /** Every C program, under every C library and code model: captured once, restored three times. */
 import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
-import { restore, run, start, killAll, checkpoint, checkpointAndEnd, runCheckpoint } from './support/program.js';
+import { restore, run, start, killAll, launcher, checkpoint, checkpointAndEnd, runCheckpoint } from './support/program.js';
 import { cleanUp, executable, firstVariant, lastTick, programs, restoreProgram, startProgram, variants } from './support/c-programs.js';
 import { command, makeDirectory, projectFile } from './support/host.js';
 
@@ -117,7 +117,8 @@ const script = command('script');
 describe('terminals', () => {
   it.skipIf(!script)('a program on a terminal comes back on another one', async () => {
     const scratch = makeDirectory();
-    const inner = `LD_PRELOAD=${projectFile('native/build/libwarp.so')} exec ${executable('fd_tty', firstVariant())} ${scratch}`;
+    const program = executable('fd_tty', firstVariant());
+    const inner = `exec ${launcher()} ${projectFile('native/build/libwarp.so')} ${program} ${scratch}`;
     const terminal = run(script!, ['-qefc', `echo pid $$; ${inner}`, '/dev/null'], { stdin: 'pipe' });
     const pid = Number((await terminal.output(/^pid (\d+)\r?$/m))[1]);
     await terminal.output(/^tick 2\r?$/m);

@@ -147,11 +147,16 @@ export function run(executable: string, args: string[], options: StartOptions = 
   );
 }
 
+/** Command that starts a program with a preload library (first argument) and no descriptors but the standard ones. */
+export function launcher(): string {
+  buildLauncher();
+  return projectFile('test/programs/build/launch');
+}
+
 /** Starts a program ready to be captured, by the preload library alone. */
 export function start(executable: string, args: string[], options: StartOptions = {}): Program {
   const preload = [projectFile('native/build/libwarp.so'), ...(options.preload ? [options.preload] : [])].join(':');
-  buildLauncher();
-  return run(projectFile('test/programs/build/launch'), [preload, executable, ...args], options);
+  return run(launcher(), [preload, executable, ...args], options);
 }
 
 /** Restores an image by the static executable. */
