@@ -17,6 +17,9 @@ export default class Restore extends WarpCommand {
   static override flags = {
     'no-direct-map': Flags.boolean({ description: 'Read all memory at once rather than mapping the image.' }),
     'keep-pid': Flags.boolean({ description: 'Same process and thread ids as at the capture; needs user namespaces.' }),
+    verify: Flags.boolean({
+      description: 'Compare all content with its checksums first; done anyway for images up to 16 MiB and with --no-direct-map.',
+    }),
     env: Flags.string({ description: 'Environment variable for the restored process.', multiple: true, helpValue: 'NAME=VALUE' }),
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
@@ -34,6 +37,7 @@ export default class Restore extends WarpCommand {
     const argv = ['warp-restore', args.image];
     if (flags['no-direct-map']) argv.push('--no-direct-map');
     if (flags['keep-pid']) argv.push('--keep-pid');
+    if (flags.verify) argv.push('--verify');
     for (const entry of flags.env ?? []) {
       if (!/^[^=]+=/.test(entry)) throw new Failure(`--env ${entry} is not NAME=VALUE`);
       argv.push('--env', entry);

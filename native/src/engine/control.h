@@ -10,6 +10,9 @@
 #define WARP_CONTROL_MAGIC "WARPCTRL"
 #define WARP_CONTROL_VERSION 1u
 
+/* Bytes for variables that a restore sets. */
+#define WARP_ENVIRONMENT_ROOM 16384u
+
 struct warp_control {
   char magic[8];
   uint32_t version;
@@ -24,6 +27,9 @@ struct warp_control {
   uint64_t image_inode;
   uint64_t bootstrap_address; /* the restorer's own memory, which the engine unmaps at the end */
   uint64_t bootstrap_size;
+  uint32_t environment_size;  /* of `environment`: new or changed variables, NAME=VALUE with a NUL behind each */
+  uint32_t reserved_2;
+  char environment[WARP_ENVIRONMENT_ROOM];
   char executable[1024];      /* of the program, whose /proc/self/exe is the restorer now */
 
   /* The engine's own at a restore. */

@@ -241,6 +241,41 @@ static void helper_main(void *argument) {
   helper_serve();
 }
 
+/* The C library's list of variables, where programs and getenv(3) look. */
+extern __attribute__((weak)) char **environ;
+
+static bool same_name(const char *a, const char *b) {
+  while (*a != 0 && *a != '=' && *a == *b) a++, b++;
+  return *a == '=' && *b == '=';
+}
+
+/* Variables that the restore was asked to set: in a new list, for the old one has no room. */
+static void apply_environment(void) {
+  if (warp_control.environment_size == 0) return;
+  if (&environ == NULL) {
+    log_warn("the program has no environ: the variables given to the restore are not set");
+    return;
+  }
+  size_t old_count = 0, added = 0;
+  while (environ != NULL && environ[old_count] != NULL) old_count++;
+  for (uint32_t i = 0; i < warp_control.environment_size; i++) added += warp_control.environment[i] == 0;
+  char **list = engine_memory((old_count + added + 1) * sizeof *list + warp_control.environment_size);
+  if (list == NULL) return;
+  char *strings = (char *)(list + old_count + added + 1);
+  size_t count = 0;
+  copy_bytes(strings, warp_control.environment, warp_control.environment_size);
+  for (; count < old_count; count++) list[count] = environ[count];
+  for (char *variable = strings; variable < strings + warp_control.environment_size; variable += string_length(variable) + 1) {
+    size_t at = 0;
+    while (at < count && !same_name(variable, list[at])) at++;
+    list[at] = variable;
+    count += at == count;
+  }
+  list[count] = NULL;
+  environ = list;
+  log_debug("%lu environment variables set", added);
+}
+
 void engine_helper_restored(void *argument) {
   (void)argument;
   log_client = -1;
@@ -251,6 +286,7 @@ void engine_helper_restored(void *argument) {
   if (warp_control.bootstrap_size > 0) sys(munmap, warp_control.bootstrap_address, warp_control.bootstrap_size);
   if (warp_control.direct_mapped != 0) release_patch(&engine_freeze);
   freeze_forget(&engine_freeze);
+  apply_environment();
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
   __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);
   futex_wake(&warp_control.release, 0x7fffffff);

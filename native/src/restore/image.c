@@ -112,6 +112,7 @@ int image_open(struct image *image, struct arena *arena, const char *path, struc
   VIEW(timers, TIMERS, timer);
   VIEW(tid_references, TID_REFERENCES, tid_reference);
   VIEW(guards, GUARDS, guard);
+  VIEW(chunks, CHUNKS, chunk);
 #undef VIEW
   if (image->image.count != 1 || image->process.count != 1 || image->threads.count == 0 || image->vmas.count == 0) return fail(failure, "%s: the notes image, process, threads or vmas are missing: %s", image->path, damaged);
   find_auxv(image);

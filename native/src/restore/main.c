@@ -4,14 +4,31 @@
 #include "restore.h"
 
 static const char usage[] =
-    "usage: warp-restore IMAGE [--no-direct-map] [--keep-pid] [--stats FILE]\n"
-    "                    [--log-level error|warn|info|debug]\n"
+    "usage: warp-restore IMAGE [--no-direct-map] [--keep-pid] [--verify] [--env NAME=VALUE …]\n"
+    "                    [--stats FILE] [--log-level error|warn|info|debug]\n"
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
-    "namespaces of its own.\n";
+    "namespaces of its own. --verify compares all content with its hashes first; that is always done for\n"
+    "images of up to 16 MiB and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n";
 
 static struct restore the_restore = {.options = {.direct_map = true}};
+
+static int add_variable(struct options *options, const char *variable) {
+  size_t size = string_length(variable) + 1;
+  const char *equals = find_character(variable, '=');
+  if (equals == NULL || equals == variable) {
+    program_error("--env %s is not NAME=VALUE", variable);
+    return 2;
+  }
+  if (size > sizeof options->environment - options->environment_size) {
+    program_error("--env %s: the variables given are longer than %lu bytes together", variable, sizeof options->environment);
+    return 2;
+  }
+  copy_bytes(options->environment + options->environment_size, variable, size);
+  options->environment_size += (uint32_t)size;
+  return 0;
+}
 
 static int parse_options(int argc, char **argv, struct options *options) {
   const char *value;
@@ -21,8 +38,12 @@ static int parse_options(int argc, char **argv, struct options *options) {
       sys(exit_group, 0);
     } else if (strings_equal(argv[i], "--no-direct-map")) {
       options->direct_map = false;
+    } else if (strings_equal(argv[i], "--verify")) {
+      options->verify = true;
     } else if (strings_equal(argv[i], "--keep-pid")) {
       options->keep_pid = true;
+    } else if (option_with_value(argc, argv, &i, "--env", &value)) {
+      if (add_variable(options, value) != 0) return 2;
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       absolute_path(value, options->stats, sizeof options->stats);
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
@@ -147,7 +168,7 @@ static void restore_in_place(void *argument) {
     }
     stats_fd = move_descriptor(restore, (int)fd);
   }
-  if (check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
+  if (check_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
   phase(restore, &restore->stats.files_us);
   if (create_objects(restore) < 0 || restore_descriptors(restore) < 0) bad(restore);
   phase(restore, &restore->stats.descriptors_us);

@@ -303,6 +303,8 @@ int restore_memory(struct restore *restore) {
   control->direct_mapped = restore->stats.direct_mappings > 0;
   control->generation = view_at(&image->image, struct warp_image_record, 0)->generation + 1;
   format(control->executable, sizeof control->executable, "%s", view_string(&image->image, &restore->arena, view_at(&image->image, struct warp_image_record, 0)->executable));
+  control->environment_size = restore->options.environment_size;
+  copy_bytes(control->environment, restore->options.environment, restore->options.environment_size);
   control->threads_arrived = 0;
   control->release = 0;
   find_image_in_maps(restore, control);

@@ -14,7 +14,10 @@ struct options {
   char image[4200];
   char stats[4200];
   bool direct_map;
+  uint32_t environment_size;
+  char environment[WARP_ENVIRONMENT_ROOM];
   bool keep_pid;
+  bool verify;
 };
 
 /* The image's metadata. */
@@ -29,7 +32,7 @@ struct image {
   const uint8_t *auxv;
   size_t auxv_size;
   struct view image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
-      pending_signals, timers, tid_references, guards;
+      pending_signals, timers, tid_references, guards, chunks;
 };
 
 /* Times in microseconds since the restorer began, and amounts. */
@@ -78,6 +81,8 @@ uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
 /* ---- host.c ---- */
 /* Whether this host can run the image: processor features, kernel, page size. */
 int check_host(struct restore *restore);
+/* Compares the content with its hashes: always for small images, with --verify for any. */
+int check_content(struct restore *restore);
 /* Opens every mapped file and compares its identity. */
 int open_files(struct restore *restore);
 
