@@ -70,7 +70,7 @@ if (isMainThread) {
       const matches = await answer(query);
       answered++;
       response.setHeader('content-type', 'application/json');
-      response.end(JSON.stringify({ query, matches, cached, answered, cacheEntries: cache.size, startedAt, pid: process.pid }));
+      response.end(JSON.stringify({ query, matches, cached, answered, cacheEntries: cache.size, startedAt }));
     });
   });
   server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => console.log(`listening on port ${server.address().port}`));
