@@ -20,6 +20,7 @@ HIDDEN struct warp_control warp_control = {
 };
 
 HIDDEN uint32_t helper_tid;
+static long engine_pid; /* of the program, also in a child that writes its image */
 HIDDEN struct freeze engine_freeze;
 HIDDEN uint8_t helper_stack[HELPER_STACK_SIZE] __attribute__((aligned(4096)));
 static uint32_t helper_ready;
@@ -118,7 +119,7 @@ bool client_waits(const struct request *request) {
     long other = sys(accept4, listener, 0, 0, SOCK_CLOEXEC_);
     if (other >= 0) {
       char line[160];
-      size_t n = format(line, sizeof line, "Eprocess %ld is being checkpointed already: wait until that ends\n", sys(getpid));
+      size_t n = format(line, sizeof line, "Eprocess %ld is being checkpointed already: wait until that ends\n", engine_pid);
       send_line((int)other, line, n);
       sys(close, other);
     }
@@ -224,6 +225,7 @@ static void helper_serve(void) {
 
 static void helper_begin(void) {
   helper_tid = (uint32_t)sys(gettid);
+  engine_pid = sys(getpid);
   sys(prctl, PR_SET_NAME, "warp-engine");
   close_inherited();
   log_sink = engine_log;

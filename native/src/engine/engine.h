@@ -99,7 +99,10 @@ size_t engine_socket_address(struct sockaddr_un *ret);
 /* Sends the lines that a thread working for the helper has logged. */
 void engine_log_flush(void);
 
-/* ---- a capture (capture.c) ---- */
+/* ---- a capture (checkpoint.c) ---- */
+/* How much content one chunk of the index covers, at most. */
+#define CHUNK_SIZE MIB
+
 /* Memory that is not all zeros: whole pages. */
 struct piece {
   uint64_t start;
@@ -110,7 +113,7 @@ enum run_source {
   SOURCE_MEMORY,         /* read in place: nothing changes it while the threads are stopped */
   SOURCE_MEMORY_COPY,    /* copied first: the engine itself or another process may change it */
   SOURCE_PROCESS_MEMORY, /* through /proc/self/mem: not readable by the program itself */
-  SOURCE_OBJECT,         /* read from object_source.fd */
+  SOURCE_OBJECT,         /* read from object_source.fd, or a mapping of it */
 };
 
 /* A stretch of the image's content: pieces and the zeros between them. */
@@ -119,9 +122,10 @@ struct run {
   uint64_t size;
   uint64_t content_offset;
   uint32_t source;
-  uint32_t object;
+  uint32_t object; /* WARP_NONE for memory */
   uint32_t first_piece;
   uint32_t piece_count;
+  uint8_t *snapshot; /* a copy, laid out as the run, that stands for the source; or NULL */
 };
 
 /* A program header of type PT_LOAD. */
@@ -162,7 +166,10 @@ struct capture {
   struct list segments;
   uint64_t content_end;
 
-  uint64_t started_ns, frozen_ns, collected_ns, scanned_ns, written_ns, durable_ns;
+  struct buffer kernel_notes;
+
+  uint64_t started_ns, frozen_ns, collected_ns, scanned_ns;
+  uint64_t released_ns; /* when the program went on before the image was written, else 0 */
   uint64_t bytes_written;
 };
 
@@ -171,6 +178,13 @@ int checkpoint(struct request *request, struct failure *failure);
 
 /* ---- parts of a capture ---- */
 int capture_process(struct capture *capture);
+void capture_threads(struct capture *capture);
+/* Thread ids that waiting threads hold in registers. */
+void capture_cached_ids(struct capture *capture);
+void capture_image(struct capture *capture);
+void capture_kernel_notes(struct capture *capture);
+/* Lays out and writes the whole file to image_fd. */
+int capture_write_image(struct capture *capture);
 int capture_signals(struct capture *capture);
 /* Puts dequeued signals back. */
 void requeue_signals(struct capture *capture);
@@ -179,6 +193,15 @@ int capture_descriptors(struct capture *capture);
 int capture_memory_areas(struct capture *capture);
 /* Finds what is to be stored: fills pieces, runs, segments, extents and chunks. Content offsets count from 0. */
 int capture_scan_memory(struct capture *capture);
+/* Address of an object's page in some mapping of it, 0 when none maps it. */
+uint64_t capture_object_address(const struct object_source *source, uint64_t offset);
+/*
+ * Copies what a forked child would not have as it is now: shared memory, and areas that a fork leaves out or clears. False when that is
+ * too much to be copied.
+ */
+bool capture_prepare_fork(struct capture *capture);
+/* The bytes of a run from `address` on: in place, or in `copy`. A negated errno when they cannot be read. */
+long capture_read(const struct capture *capture, const struct run *run, uint64_t address, uint64_t size, uint8_t *copy, const uint8_t **ret);
 /* Moves all content offsets to where the content will begin in the file. */
 void capture_place_content(struct capture *capture, uint64_t metadata_size);
 /* Writes all runs to image_fd; completes chunks and tid_references. */
