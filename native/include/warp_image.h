@@ -145,6 +145,8 @@ struct warp_process_record {
   struct warp_slice cwd;
   struct warp_slice root;
   struct warp_slice groups;
+  uint32_t membarrier;
+  uint32_t reserved;
 };
 
 #define WARP_THREAD_LEADER 0x1u

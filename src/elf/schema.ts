@@ -97,6 +97,8 @@ export const projectNotes = {
       cwd: 'slice',
       root: 'slice',
       groups: 'slice',
+      membarrier: 'u32',
+      reserved: 'u32',
     },
   },
   threads: {

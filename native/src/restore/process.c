@@ -46,6 +46,10 @@ int restore_process(struct restore *restore) {
   sys(umask, process->umask);
   sys(personality, process->personality);
   restore_memory_layout(restore, process);
+  for (uint32_t left = process->membarrier; left != 0; left &= left - 1) {
+    error = sys(membarrier, left & -left, 0, 0);
+    if (error < 0) log_warn("membarrier registration %u is not possible here: %s", left & -left, error_text(error));
+  }
   if (process->thp_disable != 0) sys(prctl, PR_SET_THP_DISABLE, process->thp_disable, 0, 0, 0);
   if (process->no_new_privs != 0) sys(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (process->child_subreaper != 0) sys(prctl, PR_SET_CHILD_SUBREAPER, 1);
