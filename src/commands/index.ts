@@ -9,6 +9,7 @@ import Gdb from './gdb.js';
 import GdbScript from './gdb-script.js';
 import Help from './help.js';
 import Maps from './maps.js';
+import Mem from './mem.js';
 import Notes from './notes.js';
 import Ps from './ps.js';
 import Restore from './restore.js';
@@ -35,6 +36,7 @@ export const COMMANDS: Record<string, Command.Class> = {
   signals: Signals,
   notes: Notes,
   auxv: Auxv,
+  mem: Mem,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

@@ -275,6 +275,70 @@ export const notes = object({
   ),
 });
 
+const area = object({
+  start: hexadecimal(),
+  end: hexadecimal(),
+  kind: string(),
+  name: string('as in maps'),
+  protection: string(),
+});
+
+const target = object({
+  area,
+  offset: hexadecimal("from the area's start"),
+  symbol: nullable(string()),
+  symbol_offset: nullable(integer('bytes')),
+});
+
+const memoryFrom = oneOf('image', 'zero', 'file', 'absent');
+
+export const mem = object({
+  image,
+  warnings,
+  dump: nullable(
+    array(
+      object({
+        start: hexadecimal(),
+        end: hexadecimal(),
+        from: memoryFrom,
+        area: nullable(area),
+        symbol: nullable(string('that the first byte belongs to')),
+        symbol_offset: nullable(integer('bytes')),
+        bytes: nullable(string('hexadecimal, in the order of addresses; null: absent')),
+        reason: nullable(string('why the bytes are absent')),
+      }),
+    ),
+  ),
+  values: nullable(
+    array(
+      object({
+        address: hexadecimal(),
+        type: string(),
+        value: string('numbers in decimal, pointers in hexadecimal, text as it is'),
+        target: nullable(target),
+      }),
+    ),
+  ),
+  search: nullable(
+    object({
+      complete: boolean('false: stopped at --limit'),
+      searched: byteCount(),
+      absent: byteCount('selected, but not to be had'),
+      reason: nullable(string('why, for the first of them')),
+      matches: array(
+        object({
+          address: hexadecimal(),
+          length: integer('bytes'),
+          at: target,
+          bytes: nullable(string('hexadecimal; null for strings')),
+          text: nullable(string('of strings')),
+        }),
+      ),
+    }),
+  ),
+  extract: nullable(object({ file: string(), start: hexadecimal(), end: hexadecimal(), bytes: byteCount() })),
+});
+
 export const ps = object({
   processes: array(
     object({
@@ -318,6 +382,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   auxv,
   signals,
   notes,
+  mem,
   ps,
   engines,
   doctor,

@@ -1,0 +1,302 @@
+import { Failure } from '../failure.js';
+import { readRun, type Run } from './address-space.js';
+import { min } from './memory.js';
+
+/** Finds things in memory that comes in windows. */
+export interface Scanner {
+  /** How many zeros on either side of other memory can belong to a match; below a page. */
+  readonly reach: number;
+  /** Whether memory of nothing but zeros can hold a match. */
+  readonly matchesZeros: boolean;
+  /**
+   * Reports, in ascending order, what starts at `from` or behind in the bytes up to `end`; what is before `from` is context. `final`: no memory
+   * follows. Returns from where bytes are needed again together with those that follow, at least `end - LONGEST`.
+   */
+  scan(buffer: Buffer, from: number, end: number, final: boolean, found: (at: number, length: number) => void): number;
+}
+
+export interface Match {
+  address: bigint;
+  /** Bytes. */
+  length: number;
+  /** The match, and what follows up to PREVIEW bytes where the match is shorter. */
+  bytes: Buffer;
+}
+
+export interface ScanProgress {
+  /** Bytes of memory looked at, zeros and files among them. */
+  searched: bigint;
+  /** Bytes of the selection that cannot be had. */
+  absent: bigint;
+  /** Why, of the first of them. */
+  reason: string | null;
+}
+
+/** Matches of regular expressions and strings are found whole up to this many bytes. */
+export const LONGEST = 65_536;
+/** Bytes that a match shows. */
+export const PREVIEW = 64;
+
+const WINDOW = 4 << 20;
+const CONTEXT = 256;
+const HEADROOM = LONGEST + CONTEXT;
+const SLACK = 4096;
+/** Runs that are so near each other in the file are read at once. */
+const LARGEST_GAP = 16_384;
+
+/** Memory that is adjacent by address and in the buffer. */
+interface Piece {
+  address: bigint;
+  /** From the start of the batch's content, bytes. */
+  at: number;
+  length: number;
+  /** Zeros before and behind it that are not in the buffer. */
+  zerosBefore: number;
+  zerosAfter: number;
+  /** The next piece is adjacent and in the next batch. */
+  continues: boolean;
+}
+
+/** What one read gives. */
+interface Batch {
+  run: Run;
+  /** Address in `run` where it starts. */
+  from: bigint;
+  length: number;
+  pieces: Piece[];
+}
+
+/**
+ * Matches in the memory of `runs`, which ascend. The next window is read while one is scanned. `progress` is kept up to date. Memory that is adjacent
+ * by address is one text, wherever its bytes are.
+ */
+export async function* scanMemory(runs: AsyncIterable<Run>, scanner: Scanner, progress: ScanProgress): AsyncGenerator<Match[]> {
+  const batches = plan(runs, scanner, progress);
+  const buffers = [0, 1].map(() => Buffer.allocUnsafe(HEADROOM + WINDOW + SLACK));
+  const load = async (index: number): Promise<{ batch: Batch; buffer: Buffer } | null> => {
+    const { value: batch, done } = await batches.next();
+    if (done) return null;
+    const buffer = buffers[index % 2]!;
+    await readRun(batch.run, buffer.subarray(HEADROOM, HEADROOM + batch.length), batch.from);
+    return { batch, buffer };
+  };
+  let carried: Carried | null = null;
+  let loading = load(0);
+  try {
+    for (let index = 1; ; index++) {
+      const loaded = await loading;
+      if (!loaded) return;
+      loading = load(index);
+      loading.catch(() => {}); // a failure shows when it is awaited
+      const matches: Match[] = [];
+      for (const piece of loaded.batch.pieces) {
+        carried = scanPiece(piece, loaded.buffer, carried, scanner, matches);
+        progress.searched += BigInt(piece.length);
+      }
+      yield matches;
+    }
+  } finally {
+    // Whoever stops early closes the files next.
+    await loading.catch(() => {});
+  }
+}
+
+/** The end of memory that goes on in the next batch: of these bytes, `context` have been searched. */
+interface Carried {
+  bytes: Buffer;
+  context: number;
+}
+
+function scanPiece(piece: Piece, buffer: Buffer, carried: Carried | null, scanner: Scanner, matches: Match[]): Carried | null {
+  const start = HEADROOM + piece.at;
+  let regionStart = start;
+  let context = 0;
+  if (carried) {
+    regionStart -= carried.bytes.length;
+    carried.bytes.copy(buffer, regionStart);
+    context = carried.context;
+  } else {
+    regionStart -= piece.zerosBefore;
+    buffer.fill(0, regionStart, start);
+  }
+  // The bytes behind belong to the next piece and must come back.
+  const end = start + piece.length;
+  const paddedEnd = end + piece.zerosAfter;
+  const behind = Buffer.from(buffer.subarray(end, paddedEnd));
+  buffer.fill(0, end, paddedEnd);
+  const region = buffer.subarray(regionStart, paddedEnd);
+  const resume = scanner.scan(region, context, region.length, !piece.continues, (at, length) => {
+    const bytes = Buffer.from(region.subarray(at, at + Math.max(length, PREVIEW)));
+    matches.push({ address: piece.address + BigInt(regionStart + at - start), length, bytes });
+  });
+  behind.copy(buffer, end);
+  if (!piece.continues) return null;
+  const keep = Math.max(0, resume - CONTEXT);
+  return { bytes: Buffer.from(region.subarray(keep)), context: resume - keep };
+}
+
+async function* plan(runs: AsyncIterable<Run>, scanner: Scanner, progress: ScanProgress): AsyncGenerator<Batch> {
+  let batch: Batch | null = null;
+  let last: Piece | null = null;
+  /** Zeros that end at the next run. */
+  let zeros = { end: -1n, length: 0 };
+  for await (const run of runs) {
+    const length = run.end - run.start;
+    if (run.from === 'absent') {
+      progress.absent += length;
+      progress.reason ??= run.reason;
+      continue;
+    }
+    if (run.from === 'zero' && !scanner.matchesZeros && length >= BigInt(scanner.reach)) {
+      if (last && last.address + BigInt(last.length) === run.start) last.zerosAfter = scanner.reach;
+      zeros = { end: run.end, length: scanner.reach };
+      progress.searched += length;
+      continue;
+    }
+    for (let at = run.start; at < run.end;) {
+      const offset = run.offset + (at - run.start);
+      const place: number = batch && run.source === batch.run.source && run.source ? Number(offset - offsetOf(batch)) : -1;
+      const fits: boolean = batch !== null && place >= batch.length && place - batch.length <= LARGEST_GAP && place < WINDOW;
+      const adjacent: boolean = last !== null && last.address + BigInt(last.length) === at;
+      if (!fits || (adjacent && place !== batch!.length)) {
+        if (batch) {
+          last!.continues = adjacent;
+          yield batch;
+        }
+        batch = { run, from: at, length: 0, pieces: [] };
+        last = null;
+      }
+      const room: number = WINDOW - (fits && last ? place : batch!.length);
+      const take = Number(min(BigInt(room), run.end - at));
+      if (adjacent && last) {
+        last.length += take;
+      } else {
+        const before = zeros.end === at ? zeros.length : 0;
+        last = { address: at, at: last ? place : 0, length: take, zerosBefore: before, zerosAfter: 0, continues: false };
+        batch!.pieces.push(last);
+      }
+      batch!.length = last.at + last.length;
+      at += BigInt(take);
+    }
+  }
+  if (batch) yield batch;
+}
+
+function offsetOf(batch: Batch): bigint {
+  return batch.run.offset + (batch.from - batch.run.start);
+}
+
+/** Places of some bytes; matches may overlap, as in GDB's `find`. */
+export function bytesScanner(pattern: Buffer): Scanner {
+  if (pattern.length === 0) throw new Failure('there is nothing to search for: the pattern is empty');
+  if (pattern.length > SLACK) throw new Failure(`a pattern of ${pattern.length} bytes is too long; ${SLACK} is the most`);
+  return {
+    reach: pattern.length - 1,
+    matchesZeros: pattern.every((byte) => byte === 0),
+    scan(buffer, from, end, final, found) {
+      const bytes = buffer.subarray(0, end);
+      for (let at = bytes.indexOf(pattern, from); at >= 0; at = bytes.indexOf(pattern, at + 1)) found(at, pattern.length);
+      return final ? end : Math.max(from, end - pattern.length + 1);
+    },
+  };
+}
+
+/**
+ * Matches of a regular expression over bytes: characters of the pattern beyond ASCII stand for their UTF-8 bytes, `.` for any byte but line ends,
+ * `^` and `$` for the ends of lines.
+ */
+export function regexScanner(pattern: string, ignoreCase = false): Scanner {
+  let expression: RegExp;
+  try {
+    expression = new RegExp(Buffer.from(pattern).toString('latin1'), ignoreCase ? 'gmi' : 'gm');
+  } catch (error) {
+    throw new Failure(`--regex ${pattern}: ${(error as Error).message.replace(/^Invalid regular expression: /, '')}`, { cause: error });
+  }
+  const matches = (text: string): boolean => {
+    expression.lastIndex = 0;
+    return expression.test(text);
+  };
+  if (matches('')) throw new Failure(`--regex ${pattern} matches the empty text, so it matches everywhere; require at least one character`);
+  const reach = 256;
+  return {
+    reach,
+    matchesZeros: matches('\0'.repeat(2 * reach)),
+    scan(buffer, from, end, final, found) {
+      const text = buffer.toString('latin1', 0, end);
+      const limit = final ? end : Math.max(from, end - LONGEST);
+      let resume = from;
+      expression.lastIndex = from;
+      for (let match = expression.exec(text); match && match.index < limit; match = expression.exec(text)) {
+        if (match[0].length === 0) {
+          expression.lastIndex++;
+          continue;
+        }
+        found(match.index, match[0].length);
+        resume = match.index + match[0].length;
+      }
+      return Math.max(resume, limit);
+    },
+  };
+}
+
+/** Text, as UTF-8 or UTF-16. */
+export function textScanner(text: string, encoding: Encoding, ignoreCase: boolean): Scanner {
+  const bytes = Buffer.from(text, encoding === 'utf-16' ? 'utf16le' : 'utf8');
+  if (!ignoreCase || bytes.length === 0) return bytesScanner(bytes);
+  const escaped = [...bytes.toString('latin1')].map((one) =>
+    /[\w ]/.test(one) ? one : `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
+  return regexScanner(escaped.join(''), true);
+}
+
+export type Encoding = 'ascii' | 'utf-16';
+
+const PRINTABLE = Uint8Array.from({ length: 256 }, (_, byte) => ((byte >= 0x20 && byte <= 0x7e) || byte === 9 ? 1 : 0));
+
+/** Printable ASCII characters, at least `least` in a row; as UTF-16 (little-endian, at even and odd addresses) with a zero byte behind each. */
+export function stringsScanner(least: number, encoding: Encoding): Scanner {
+  return { reach: encoding === 'ascii' ? 0 : 1, matchesZeros: false, scan: encoding === 'ascii' ? scanAscii(least) : scanUtf16(least) };
+}
+
+function scanAscii(least: number): Scanner['scan'] {
+  return (buffer, from, end, final, found) => {
+    // No string starts before `at`. A byte that is none, `least` further on, rules out all starts up to it.
+    for (let at = from; ;) {
+      let probe = at + least - 1;
+      if (probe >= end) {
+        if (final) return end;
+        // The bytes that are left may begin a string.
+        for (let place = end - 1; place >= at; place--) if (!PRINTABLE[buffer[place]!]) return place + 1;
+        return at;
+      }
+      while (probe >= at && PRINTABLE[buffer[probe]!]) probe--;
+      if (probe >= at) {
+        at = probe + 1;
+        continue;
+      }
+      let stop = at + least;
+      while (stop < end && PRINTABLE[buffer[stop]!]) stop++;
+      if (stop === end && !final && stop - at < LONGEST) return at;
+      found(at, stop - at);
+      at = stop;
+    }
+  };
+}
+
+function scanUtf16(least: number): Scanner['scan'] {
+  return (buffer, from, end, final, found) => {
+    let at = from;
+    while (at + 1 < end) {
+      if (buffer[at + 1] !== 0 || !PRINTABLE[buffer[at]!]) {
+        at++;
+        continue;
+      }
+      let stop = at + 2;
+      while (stop + 1 < end && buffer[stop + 1] === 0 && PRINTABLE[buffer[stop]!]) stop += 2;
+      if (stop + 1 >= end && !final && stop - at < LONGEST) return at;
+      if (stop - at >= 2 * least) found(at, stop - at);
+      at = stop;
+    }
+    return final ? end : at;
+  };
+}
