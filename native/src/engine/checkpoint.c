@@ -159,8 +159,12 @@ static int complete(struct capture *capture, struct target *target) {
               (capture->frozen_ns - capture->started_ns) / 1000, (capture->collected_ns - capture->frozen_ns) / 1000, (capture->scanned_ns - capture->collected_ns) / 1000, (written_ns - capture->scanned_ns) / 1000,
               (durable_ns - written_ns) / 1000, (durable_ns - capture->started_ns) / 1000, ((capture->released_ns != 0 ? capture->released_ns : durable_ns) - capture->started_ns) / 1000, capture->bytes_written,
               capture->content_end, capture->threads.records.count, capture->vmas.records.count, capture->segments.count);
-  client_send(request, "D%lu %u %s", capture->content_end, warp_control.generation, target->path);
   return 0;
+}
+
+/* The answer that ends a request: everything is done, and the engine has given its memory back. */
+static void send_done(const struct request *request, const struct file_status *image) {
+  client_send(request, "D%lu %u %s/core.img", (uint64_t)image->size, warp_control.generation, request->directory);
 }
 
 /*
@@ -182,6 +186,7 @@ static int wait_for_writer(long child, struct failure *failure) {
   int32_t status = 0;
   while (sys(wait4, child, &status, __WALL, NULL) == -EINTR) continue;
   if (status == 0) return 0;
+  if ((status & 0x7f) == 0) return fail(failure, "the image could not be written"); /* the child has told why */
   return fail(failure, "the process that wrote the image was killed (signal %d): the memory limit may be too low for it", status & 0x7f);
 }
 
@@ -196,6 +201,7 @@ int checkpoint(struct request *request, struct failure *failure) {
   capture->freeze = &engine_freeze;
   capture->started_ns = clock_ns(CLOCK_MONOTONIC_);
   init_tables(capture);
+  struct file_status image = {.size = 0};
   int result = target_open(&target, request->directory, failure);
   if (result == 0) {
     /* A process that is not dumpable cannot read its own /proc files. */
@@ -208,7 +214,7 @@ int checkpoint(struct request *request, struct failure *failure) {
       result = complete(capture, &target);
       if (result < 0) client_send(request, "E%s", failure->text);
       target_discard(&target);
-      sys(exit_group, 0);
+      sys(exit_group, result < 0 ? 1 : 0);
     }
     if (writer > 0) {
       if (capture->dumpable == 0) sys(prctl, PR_SET_DUMPABLE, 0);
@@ -217,12 +223,15 @@ int checkpoint(struct request *request, struct failure *failure) {
       target.made_directory = false;
       target.temporary[0] = 0;
       result = wait_for_writer(writer, failure);
+      sys(fstat, target.fd, &image);
     } else if (result == 0) {
       result = complete(capture, &target);
+      image.size = (int64_t)capture->content_end;
     }
     capture_close(capture);
     if (writer < 0 && capture->dumpable == 0) sys(prctl, PR_SET_DUMPABLE, 0);
     if (result == 0 && !request->leave_running) {
+      send_done(request, &image);
       log_debug("the image is durable: process %ld ends", sys(getpid));
       sys(kill, sys(getpid), 9);
       for (;;) sys(pause);
@@ -231,5 +240,6 @@ int checkpoint(struct request *request, struct failure *failure) {
   }
   target_discard(&target);
   arena_release(&capture->arena);
+  if (result == 0) send_done(request, &image);
   return result;
 }

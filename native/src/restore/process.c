@@ -83,7 +83,6 @@ static struct timespec64 timespec_of(uint64_t ns) { return (struct timespec64){(
 
 static int restore_posix_timers(struct restore *restore) {
   const struct view *timers = &restore->image.timers;
-  int32_t next_id = 0;
   for (size_t i = 0; i < timers->count; i++) {
     const struct warp_timer_record *timer = view_at(timers, struct warp_timer_record, i);
     struct {
@@ -103,12 +102,12 @@ static int restore_posix_timers(struct restore *restore) {
       if (id < timer->id) sys(timer_delete, id);
       if (id > timer->id) return fail(&restore->failure, "POSIX timer %d cannot have its number: the kernel gave %d", timer->id, id);
     }
-    next_id = id + 1;
-    if (timer->value_ns == 0) continue;
-    const struct timer_setting setting = {timespec_of(timer->interval_ns), timespec_of(timer->value_ns)};
+    /* A periodic timer that stands at 0 has expired, and its signal waits: the next period begins. */
+    uint64_t value_ns = timer->value_ns != 0 ? timer->value_ns : timer->interval_ns;
+    if (value_ns == 0) continue;
+    const struct timer_setting setting = {timespec_of(timer->interval_ns), timespec_of(value_ns)};
     sys(timer_settime, id, 0, &setting, NULL);
   }
-  (void)next_id;
   return 0;
 }
 
@@ -116,13 +115,9 @@ static int restore_posix_timers(struct restore *restore) {
 int restore_timers(struct restore *restore) {
   const struct warp_process_record *process = view_at(&restore->image.process, struct warp_process_record, 0);
   for (int i = 0; i < 3; i++) {
-    if (process->itimer[i][0] == 0) continue;
-    const int64_t setting[4] = {
-        (int64_t)(process->itimer[i][1] / 1000000),
-        (int64_t)(process->itimer[i][1] % 1000000),
-        (int64_t)(process->itimer[i][0] / 1000000),
-        (int64_t)(process->itimer[i][0] % 1000000),
-    };
+    uint64_t interval = process->itimer[i][1], value = process->itimer[i][0] != 0 ? process->itimer[i][0] : interval;
+    if (value == 0) continue;
+    const int64_t setting[4] = {(int64_t)(interval / 1000000), (int64_t)(interval % 1000000), (int64_t)(value / 1000000), (int64_t)(value % 1000000)};
     sys(setitimer, i, setting, NULL);
   }
   return 0;
