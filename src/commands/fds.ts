@@ -108,7 +108,7 @@ function protocolName({ family, type }: Row['detail']): string {
   return `${family} ${type}`;
 }
 
-function collectFds(image: Image): Document {
+export function collectFds(image: Image): Document {
   if (!image.ours) {
     throw new Failure(`${image.source.name}: a core file of another writer does not hold file descriptors; only images of warp-tool do`);
   }

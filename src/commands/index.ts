@@ -1,6 +1,7 @@
 import type { Command } from '@oclif/core';
 import Auxv from './auxv.js';
 import Checkpoint from './checkpoint.js';
+import Diff from './diff.js';
 import Doctor from './doctor.js';
 import Engines from './engines.js';
 import Env from './env.js';
@@ -37,6 +38,7 @@ export const COMMANDS: Record<string, Command.Class> = {
   notes: Notes,
   auxv: Auxv,
   mem: Mem,
+  diff: Diff,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

@@ -25,10 +25,10 @@ import { bytes, count, printable } from '../terminal/format.js';
 import { hexdump } from '../terminal/hexdump.js';
 import { Output } from '../terminal/output.js';
 import { Progress } from '../terminal/progress.js';
+import { areaOf, targetOf, targetText } from './areas.js';
 import { DocumentCommand, imageArgument } from './base.js';
 
 type Document = Static<typeof mem>;
-type Target = NonNullable<NonNullable<Document['values']>[number]['target']>;
 type DumpPart = NonNullable<Document['dump']>[number];
 
 const DEFAULT_LENGTH = 256n;
@@ -400,20 +400,6 @@ function gap(start: bigint, end: bigint): DumpPart {
     bytes: null,
     reason: 'not mapped',
   };
-}
-
-function areaOf(vma: Vma): Target['area'] {
-  return { start: hex(vma.start), end: hex(vma.end), kind: vma.kind, name: areaName(vma), protection: protectionText(vma) };
-}
-
-function targetOf({ vma, offset, symbol, symbolOffset }: PointerTarget): Target {
-  return { area: areaOf(vma), offset: hex(offset), symbol, symbol_offset: symbolOffset };
-}
-
-function targetText({ area, offset, symbol, symbol_offset: symbolOffset }: Target): string {
-  const name = printable(area.name.startsWith('/') ? area.name.slice(area.name.lastIndexOf('/') + 1) : area.name);
-  if (symbol !== null) return `${printable(symbol)}${symbolOffset ? `+${hex(symbolOffset)}` : ''} (${name})`;
-  return `${name} ${area.protection} ${area.start}+${offset}`;
 }
 
 async function matchOf(

@@ -173,13 +173,13 @@ function counted<T extends string | null>(values: readonly T[]): { name: T; coun
 }
 
 /** RFC 3339 in UTC with nanoseconds. */
-function timestamp(nanoseconds: bigint): string {
+export function timestamp(nanoseconds: bigint): string {
   const seconds = nanoseconds / 1_000_000_000n;
   const fraction = (nanoseconds % 1_000_000_000n).toString().padStart(9, '0');
   return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`;
 }
 
-function uuid(bytesOfId: Buffer): string {
+export function uuid(bytesOfId: Buffer): string {
   const text = bytesOfId.toString('hex');
   return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join('-');
 }

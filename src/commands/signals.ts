@@ -62,7 +62,7 @@ export default class Signals extends ImageCommand {
   }
 }
 
-async function collectSignals(image: Image): Promise<Document> {
+export async function collectSignals(image: Image): Promise<Document> {
   if (!image.ours) {
     throw new Failure(
       `${image.source.name}: a core file of another writer does not hold signal dispositions; see \`warp-tool threads\` for the masks`,

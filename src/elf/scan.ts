@@ -143,6 +143,7 @@ async function* plan(runs: AsyncIterable<Run>, scanner: Scanner, progress: ScanP
   for await (const run of runs) {
     const length = run.end - run.start;
     if (run.from === 'absent') {
+      if (run.vma.kind === 'vvar') continue; // the kernel's, and no part of any image
       progress.absent += length;
       progress.reason ??= run.reason;
       continue;

@@ -283,7 +283,7 @@ const area = object({
   protection: string(),
 });
 
-const target = object({
+export const target = object({
   area,
   offset: hexadecimal("from the area's start"),
   symbol: nullable(string()),
@@ -339,6 +339,48 @@ export const mem = object({
   extract: nullable(object({ file: string(), start: hexadecimal(), end: hexadecimal(), bytes: byteCount() })),
 });
 
+const imageIdentity = object({
+  image,
+  id: nullable(string('UUID')),
+  generation: nullable(integer()),
+  captured_at: nullable(string('RFC 3339, UTC, nanoseconds')),
+});
+
+export const diff = object({
+  a: imageIdentity,
+  b: imageIdentity,
+  warnings,
+  different: boolean(),
+  summary: array(object({ section: string(), added: integer(), removed: integer(), changed: integer() })),
+  changes: array(
+    object({
+      section: string(),
+      key: string('which thread, area, descriptor …'),
+      kind: oneOf('added', 'removed', 'changed'),
+      fields: array(object({ field: string(), a: nullable(string()), b: nullable(string()) })),
+    }),
+  ),
+  memory: nullable(
+    object({
+      compared: byteCount('mapped in both'),
+      pages: integer('of 4096 bytes, with at least one different byte'),
+      only_a: byteCount('mapped in A only'),
+      only_b: byteCount('mapped in B only'),
+      unknown: byteCount('mapped in both, but one of them cannot show it'),
+      areas: array(
+        object({
+          area,
+          compared: byteCount(),
+          pages: integer(),
+          unknown: byteCount(),
+          ranges: array(object({ start: hexadecimal(), end: hexadecimal() }), 'of different pages'),
+        }),
+        'with different pages or unknown bytes',
+      ),
+    }),
+  ),
+});
+
 export const ps = object({
   processes: array(
     object({
@@ -383,6 +425,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   signals,
   notes,
   mem,
+  diff,
   ps,
   engines,
   doctor,
