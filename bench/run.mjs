@@ -1,0 +1,67 @@
+#!/usr/bin/env node
+/**
+ * Measures the engine beside what limits it, prints tables and a verdict on each aim, and writes bench/results/latest.json.
+ * docs/benchmarks.md tells what each figure means.
+ */
+import { parseArgs } from 'node:util';
+import { capture } from './parts/capture.mjs';
+import { cost } from './parts/cost.mjs';
+import { phases } from './parts/phases.mjs';
+import { restore } from './parts/restore.mjs';
+import { size } from './parts/size.mjs';
+import { build, describeHost, scratch, writeResults } from './support/host.mjs';
+import { rounds, verdicts } from './support/report.mjs';
+
+const usage = `usage: npm run bench -- [--only PART] [--quick]
+
+  --only PART  capture, restore, size, phases or cost; may be given more than once
+  --quick      an eighth to a quarter of the sizes: to see that everything works, not to quote
+`;
+
+const parts = {
+  capture: ['Capture, beside a plain write of as many bytes to the same file system', capture],
+  restore: ['From exec to the first answer, page cache warm', restore],
+  size: ['Restore of a small and a large image', size],
+  phases: ['One checkpoint and its restores, microseconds and bytes', phases],
+  cost: ['Cost of the engine in a running program', cost],
+};
+
+function options() {
+  const { values } = parseArgs({
+    options: { only: { type: 'string', multiple: true }, quick: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+  });
+  const unknown = values.only?.find((name) => !(name in parts));
+  if (unknown) throw new Error(`--only ${unknown}: choose ${Object.keys(parts).join(', ')}`);
+  return { quick: false, ...values };
+}
+
+async function main() {
+  const { only = Object.keys(parts), quick, help } = options();
+  if (help) return process.stdout.write(usage);
+  build();
+  const host = describeHost();
+  console.log(
+    `${host.processors} x ${host.processor}, Linux ${host.kernel}, Node.js ${host.node}, Java ${host.java ?? 'not installed: the JVM is left out'}`,
+  );
+  console.log(
+    `images on ${host.fileSystem} (${scratch}), programs run as user ${host.user}; medians of ${rounds} alternating runs (least-greatest)`,
+  );
+  const results = { date: new Date().toISOString(), host, quick, rounds, parts: {}, verdicts };
+  for (const [name, [title, measure]] of Object.entries(parts)) {
+    if (!only.includes(name)) continue;
+    console.log(`\n${name}: ${title}\n`);
+    results.parts[name] = await measure({ quick });
+  }
+  if (verdicts.length > 0) console.log('\nverdicts');
+  for (const { aim, value, met } of verdicts) console.log(`  ${met ? 'met   ' : 'missed'}  ${aim}: ${value}`);
+  console.log(`\n${writeResults(results)}`);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(130));
+try {
+  await main();
+} catch (error) {
+  console.error(`bench: ${error.message}`);
+  process.exitCode = 2;
+}
+process.exit();

@@ -1,0 +1,243 @@
+/** Starting, capturing and restoring the measured programs, with times as the kernel's monotonic clock counts them. */
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { get } from 'node:http';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { MiB, environment, executables, scratch, user } from './host.mjs';
+
+/** How long anything may take, in milliseconds. Only a hang reaches it. */
+const patience = 300_000;
+
+const running = new Set();
+process.on('exit', () => running.forEach((program) => program.signal()));
+
+/**
+ * A process, started by the launcher, whose standard output is read line by line. `pid` is its id, `executed` when it was executed and
+ * `received` when its last output came: CLOCK_MONOTONIC, which process.hrtime reads too, nanoseconds. `cpu` is, after its end, all CPU time
+ * that it took.
+ */
+class Program {
+  stdout = '';
+  stderr = '';
+  #wake = () => {};
+
+  constructor(executable, args, preload) {
+    this.child = spawn(executables.launch, [preload, executable, ...args.map(String)], { ...user, env: environment, cwd: scratch });
+    running.add(this);
+    this.child.stdin.on('error', () => {}); // it ended: whoever waits for its answer is told
+    this.ended = new Promise((resolve) => {
+      this.child.on('error', (error) => {
+        this.stderr += error.message;
+      });
+      this.child.on('close', (code, signal) => {
+        running.delete(this);
+        this.status = signal ?? `status ${code}`;
+        resolve(this.status);
+        this.#wake();
+      });
+    });
+    for (const stream of ['stdout', 'stderr'])
+      this.child[stream].setEncoding('utf8').on('data', (text) => {
+        this.received = process.hrtime.bigint();
+        this[stream] += text;
+        this.#readLauncher();
+        this.#wake();
+      });
+  }
+
+  #readLauncher() {
+    const executed = this.pid ? null : /^exec (\d+) (\d+)\n/.exec(this.stdout);
+    if (executed) [this.pid, this.executed] = [Number(executed[1]), BigInt(executed[2])];
+    this.cpu = Number(/^cpu (\d+)\n$/m.exec(this.stdout)?.[1]);
+  }
+
+  /** Ends the program, if it still runs; the launcher follows it. */
+  signal() {
+    try {
+      process.kill(this.pid ?? this.child.pid, 'SIGKILL');
+    } catch {
+      // it has ended
+    }
+  }
+
+  /** Resolves to the next match on standard output and forgets what came before it. One caller at a time. */
+  async line(pattern) {
+    const timer = setTimeout(() => this.signal(), patience);
+    try {
+      for (;;) {
+        const match = pattern.exec(this.stdout);
+        if (match) {
+          this.stdout = this.stdout.slice(match.index + match[0].length);
+          return match;
+        }
+        if (this.status)
+          throw new Error(`${this.child.spawnargs.join(' ')} ended (${this.status}) before it printed ${pattern}: ${this.stderr.trim()}`);
+        await new Promise((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async kill() {
+    this.signal();
+    await this.ended;
+  }
+}
+
+/** Runs a client of the engine to its end; throws with its words when it fails. */
+async function complete(executable, args) {
+  const program = new Program(executable, args, '');
+  const status = await program.ended;
+  if (status !== 'status 0') throw new Error(`${executable} ${args.join(' ')} ended with ${status}: ${program.stderr.trim()}`);
+}
+
+let counter = 0;
+/** A new path in the scratch directory; nothing is there yet. */
+export const newPath = (name) => join(scratch, `${name}-${counter++}`);
+
+/** Starts a program, with the engine in it or without. */
+export function start(command, { engine = false } = {}) {
+  return new Program(command[0], command.slice(1), engine ? executables['libwarp.so'] : '');
+}
+
+/** Checkpoints a program into a new directory; resolves to the image's directory and what --stats told. */
+export async function checkpoint(program, args = []) {
+  const image = newPath('image');
+  const statistics = `${image}.json`;
+  await complete(executables['warp-checkpoint'], [program.pid, '--to', image, '--timeout', 300, '--stats', statistics, ...args]);
+  if (!args.includes('--leave-running')) {
+    const status = await program.ended;
+    if (status !== 'SIGKILL') throw new Error(`after its checkpoint the program ended with ${status}, not SIGKILL`);
+  }
+  return { image, statistics: JSON.parse(readFileSync(statistics, 'utf8')) };
+}
+
+/** Restores an image. `statistics` of the result reads what --stats told, once the program goes on. */
+export function restore(image, args = []) {
+  const path = `${newPath('restore')}.json`;
+  const program = new Program(executables['warp-restore'], [image, '--stats', path, ...args], '');
+  program.statistics = () => JSON.parse(readFileSync(path, 'utf8'));
+  return program;
+}
+
+// ---- the programs ----
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+function ask(port, number) {
+  return new Promise((resolve, reject) => {
+    const request = get({ host: '127.0.0.1', port, path: `/${number}`, agent: false, timeout: patience }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (data) => (text += data));
+      response.on('end', () => resolve(JSON.parse(text)));
+      response.on('error', reject);
+    });
+    request.on('timeout', () => request.destroy(new Error(`no answer from port ${port}`)));
+    request.on('error', reject);
+  });
+}
+
+/** Holds memory and answers bytes on its standard input. */
+class MemoryProgram {
+  constructor(bytes) {
+    this.name = `memory-${bytes / MiB}`;
+    this.title = `C, ${bytes >= 1024 * MiB ? `${bytes / MiB / 1024} GiB` : `${bytes / MiB} MiB`}`;
+    this.command = [executables.memory, bytes];
+    this.bytes = bytes;
+  }
+
+  /** Resolves at the program's first answer to its state. */
+  async answer(program) {
+    program.child.stdin.write('?');
+    const [, answers, verdict] = await program.line(/answer (\d+) (\w+)\n/);
+    if (verdict !== 'ok') throw new Error(`${this.title}: its memory is not what it was`);
+    return { at: program.received, answers: Number(answers) };
+  }
+
+  async warmUp(program) {
+    return this.answer(program);
+  }
+}
+
+/** An HTTP server that keeps what it computed. */
+class ServerProgram {
+  static async create(name, title, command, pages) {
+    const port = await freePort();
+    return Object.assign(new ServerProgram(), { name, title, command: [...command, port], port, pages, bytes: 1024 * MiB });
+  }
+
+  async answer(program, number = 0) {
+    const deadline = Date.now() + patience;
+    for (;;) {
+      try {
+        const state = await ask(this.port, number);
+        return { at: process.hrtime.bigint(), answers: state.answers, startedAt: state.startedAt, pages: state.pages };
+      } catch (error) {
+        if (program.status) throw new Error(`${this.title} ended (${program.status}): ${program.stderr.trim()}`, { cause: error });
+        if (Date.now() > deadline || error.code !== 'ECONNREFUSED') throw error;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+  }
+
+  async warmUp(program) {
+    let state;
+    for (let number = this.pages; number-- > 0;) state = await this.answer(program, number);
+    return state;
+  }
+}
+
+async function createPrograms(quick) {
+  const pages = quick ? 1500 : 6000;
+  const all = [
+    new MemoryProgram(quick ? 256 * MiB : 1024 * MiB),
+    await ServerProgram.create('node', 'Node.js server', [executables.node, join(scratch, 'bin/server.mjs')], pages),
+  ];
+  if (executables.java)
+    all.push(await ServerProgram.create('jvm', 'JVM server', [executables.java, '-Xmx1g', '-cp', join(scratch, 'bin'), 'Server'], pages));
+  return all;
+}
+
+let created;
+/** The programs that are captured and restored; the JVM only where there is one. */
+export const measuredPrograms = ({ quick }) => (created ??= createPrograms(quick));
+
+export const memoryProgram = (bytes) => new MemoryProgram(bytes);
+
+const images = new Map();
+
+/** The program's image, made when it is first asked for: `image`, `statistics` and `state`, the program's last before it was captured. */
+export function capturedImage(measured) {
+  if (!images.has(measured.name))
+    images.set(
+      measured.name,
+      (async () => {
+        const program = start(measured.command, { engine: true });
+        const state = await measured.warmUp(program);
+        return { ...(await checkpoint(program)), state };
+      })(),
+    );
+  return images.get(measured.name);
+}
+
+/**
+ * Waits for a program's first answer. Resolves to `wall` and `cpu`, nanoseconds since its exec, having ended the program. A restored program must
+ * continue from `state`.
+ */
+export async function firstAnswer(measured, program, state) {
+  const answer = await measured.answer(program);
+  await program.kill();
+  if (state && (answer.answers !== state.answers + 1 || answer.startedAt !== state.startedAt || answer.pages !== state.pages))
+    throw new Error(`${measured.title}: restored with other state: ${JSON.stringify(answer)} after ${JSON.stringify(state)}`);
+  return { wall: Number(answer.at - program.executed), cpu: program.cpu };
+}
