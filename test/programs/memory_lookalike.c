@@ -1,0 +1,63 @@
+/*
+ * Data that begins like a locked mutex of a live thread and is none: {1, 0, id, 1, 2, ...}, as every Java object with a mark word of 1, a
+ * class number that happens to equal a thread id, and two small fields. A restore that corrects ids in mutexes must leave it alone.
+ */
+#include "check.h"
+
+#define OBJECTS 60
+#define THREADS 4
+
+struct object {
+  uint32_t mark[2], class, fields[3], more[4];
+};
+
+static struct object *objects[2];
+static uint32_t disguise[THREADS + 1]; /* the ids, so that no copy of them is the very thing that is looked for */
+static pid_t ids[THREADS];
+static sem_t started;
+
+static void *thread(void *index) {
+  ids[(long)index] = gettid();
+  sem_post(&started);
+  for (;;) pause();
+  return NULL;
+}
+
+static uint32_t id_of(unsigned i) { return ~disguise[i % (THREADS + 1)]; }
+
+static struct object object(unsigned i) {
+  /* kinds of mutex: 2 error-checking, 1 recursive, 0x42 with a flag */
+  static const uint32_t second[] = {2, 1, 0x42};
+  return (struct object){{1, i & 1}, id_of(i), {1, second[i % 3], 0}, {1, 0, id_of(i), i}}; /* the next object begins where a mutex has its list */
+}
+
+static void arm(void) {
+  for (unsigned k = 0; k < 2; k++)
+    for (unsigned i = 0; i < OBJECTS; i++) objects[k][i] = object(i);
+}
+
+static void set_up(void) {
+  sem_init(&started, 0, 0);
+  for (long i = 0; i < THREADS; i++) {
+    start_thread(thread, (void *)i);
+    wait_semaphore(&started);
+    disguise[i] = ~(uint32_t)ids[i];
+  }
+  disguise[THREADS] = ~(uint32_t)getpid();
+  objects[0] = map_memory(OBJECTS * sizeof(struct object), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  objects[1] = malloc(OBJECTS * sizeof(struct object));
+  arm();
+}
+
+static void verify(void) {
+  for (unsigned k = 0; k < 2; k++)
+    for (unsigned i = 0; i < OBJECTS; i++) {
+      struct object should = object(i);
+      CHECK(!memcmp(&objects[k][i], &should, sizeof should), "the class of object %u is %u, should be %u", i, objects[k][i].class, should.class);
+    }
+}
+
+static void after_restore(void) {
+  verify();
+  arm();
+}
