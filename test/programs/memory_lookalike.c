@@ -11,7 +11,13 @@ struct object {
   uint32_t mark[2], class, fields[3], more[4];
 };
 
+/* The same for musl, whose mutex begins with its kind and the owner: an entry of a program's own table of threads. */
+struct entry {
+  uint32_t state, id, data[8];
+};
+
 static struct object *objects[2];
+static struct entry *entries;
 static uint32_t disguise[THREADS + 1]; /* the ids, so that no copy of them is the very thing that is looked for */
 static pid_t ids[THREADS];
 static sem_t started;
@@ -31,7 +37,10 @@ static struct object object(unsigned i) {
   return (struct object){{1, i & 1}, id_of(i), {1, second[i % 3], 0}, {1, 0, id_of(i), i}}; /* the next object begins where a mutex has its list */
 }
 
+static struct entry entry(unsigned i) { return (struct entry){1 + i % 2, id_of(i), {0, 0, 0, i % 4, 0, 0, 0, 0}}; }
+
 static void arm(void) {
+  for (unsigned i = 0; i < OBJECTS; i++) entries[i] = entry(i);
   for (unsigned k = 0; k < 2; k++)
     for (unsigned i = 0; i < OBJECTS; i++) objects[k][i] = object(i);
 }
@@ -45,11 +54,16 @@ static void set_up(void) {
   }
   disguise[THREADS] = ~(uint32_t)getpid();
   objects[0] = map_memory(OBJECTS * sizeof(struct object), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  entries = map_memory(OBJECTS * sizeof(struct entry), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   objects[1] = malloc(OBJECTS * sizeof(struct object));
   arm();
 }
 
 static void verify(void) {
+  for (unsigned i = 0; i < OBJECTS; i++) {
+    struct entry should = entry(i);
+    CHECK(!memcmp(&entries[i], &should, sizeof should), "the id in entry %u is %u, should be %u", i, entries[i].id, should.id);
+  }
   for (unsigned k = 0; k < 2; k++)
     for (unsigned i = 0; i < OBJECTS; i++) {
       struct object should = object(i);
