@@ -1,8 +1,10 @@
 import type { Command } from '@oclif/core';
 import Auxv from './auxv.js';
 import Checkpoint from './checkpoint.js';
+import Decode from './decode.js';
 import Diff from './diff.js';
 import Doctor from './doctor.js';
+import Encode from './encode.js';
 import Engines from './engines.js';
 import Env from './env.js';
 import Fds from './fds.js';
@@ -39,6 +41,8 @@ export const COMMANDS: Record<string, Command.Class> = {
   auxv: Auxv,
   mem: Mem,
   diff: Diff,
+  decode: Decode,
+  encode: Encode,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

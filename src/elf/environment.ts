@@ -9,8 +9,10 @@ function split(bytes: Buffer): string[] {
 
 /** The strings `NAME=value` that the program was started with, as its memory held them at the capture. */
 export async function environmentOf(image: Image): Promise<string[]> {
-  const process = image.single('process');
-  if (process) return split(await image.memory.read(process.env_start, Number(process.env_end - process.env_start)));
+  const block = await environmentBlock(image);
+  // An entry that was shortened or removed in place leaves NULs behind.
+  if (block) return split(block.bytes).filter((entry) => entry !== '');
+  if (image.ours) return [];
   // Above the pointers to the arguments and the environment the kernel puts the auxiliary vector: its copy in the stack tells where they are.
   const pointers = await pointersBelowAuxv(image);
   const end = pointers.length - 1;
@@ -59,4 +61,29 @@ async function strings(image: Image, pointers: readonly bigint[]): Promise<strin
   const found: string[] = [];
   for (const pointer of pointers) found.push(await image.memory.readString(pointer, 1 << 17));
   return found;
+}
+
+/** The memory of the environment's strings. */
+export interface EnvironmentBlock {
+  start: bigint;
+  end: bigint;
+  bytes: Buffer;
+  /** From the block's start, without the NUL. */
+  entries: { at: number; length: number }[];
+}
+
+/** Of an image of ours; null for a foreign core. */
+export async function environmentBlock(image: Image): Promise<EnvironmentBlock | null> {
+  const process = image.single('process');
+  if (!process || process.env_end <= process.env_start) return null;
+  const { env_start: start, env_end: end } = process;
+  const bytes = await image.memory.read(start, Number(end - start));
+  const entries: EnvironmentBlock['entries'] = [];
+  for (let at = 0; at < bytes.length;) {
+    const stop = bytes.indexOf(0, at);
+    const length = (stop < 0 ? bytes.length : stop) - at;
+    entries.push({ at, length });
+    at += length + 1;
+  }
+  return { start, end, bytes, entries };
 }

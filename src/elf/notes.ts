@@ -17,20 +17,23 @@ const LARGEST_NOTE_SEGMENT = 1n << 31n;
 /** All notes of all PT_NOTE segments, in file order. */
 export async function readNotes(source: ByteSource, segments: readonly Segment[]): Promise<Note[]> {
   const notes: Note[] = [];
-  for (const segment of segments) {
-    if (segment.type !== PT_NOTE) continue;
-    if (segment.fileSize > LARGEST_NOTE_SEGMENT) {
-      throw new ImageError(
-        source.name,
-        segment.offset,
-        `a note segment of ${segment.fileSize} bytes is too large`,
-        'the segment table is damaged',
-      );
-    }
-    const content = await source.read(segment.offset, Number(segment.fileSize));
-    for (const note of parseNotes(content, segment, source.name)) notes.push(note);
-  }
+  for (const segment of segments) for (const note of (await notesOfSegment(source, segment))?.notes ?? []) notes.push(note);
   return notes;
+}
+
+/** Content and notes of one segment; null when it is no PT_NOTE. */
+export async function notesOfSegment(source: ByteSource, segment: Segment): Promise<{ content: Buffer; notes: Note[] } | null> {
+  if (segment.type !== PT_NOTE) return null;
+  if (segment.fileSize > LARGEST_NOTE_SEGMENT) {
+    throw new ImageError(
+      source.name,
+      segment.offset,
+      `a note segment of ${segment.fileSize} bytes is too large`,
+      'the segment table is damaged',
+    );
+  }
+  const content = await source.read(segment.offset, Number(segment.fileSize));
+  return { content, notes: [...parseNotes(content, segment, source.name)] };
 }
 
 function* parseNotes(content: Buffer, segment: Segment, file: string): Generator<Note> {

@@ -175,7 +175,8 @@ export function encodeRecord<F extends Fields>(fields: F, record: RecordOf<F>): 
   return raw;
 }
 
-function writeField(raw: Buffer, at: number, type: FieldType, value: unknown): void {
+/** Writes one field; a slice is its offset and length in the heap. */
+export function writeField(raw: Buffer, at: number, type: FieldType, value: unknown): void {
   const { scalar } = shapeOf(type);
   if (scalar === 'bytes') {
     (value as Buffer).copy(raw, at);

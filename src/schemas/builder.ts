@@ -45,6 +45,9 @@ export const partial = <P extends Record<string, Schema<unknown>>>(properties: P
   return make(json);
 };
 
+/** Any of some shapes. */
+export const anyOf = (...schemas: Schema<unknown>[]): Schema<unknown> => make({ anyOf: schemas.map(({ json }) => json) });
+
 /** The form of `byteCount` for a value. */
 export function byteCountOf(value: bigint): number | string {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value.toString();

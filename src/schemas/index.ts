@@ -1,3 +1,4 @@
+import { metadata } from './metadata.js';
 import { array, boolean, byteCount, hexadecimal, integer, map, nullable, object, oneOf, partial, string, type Schema } from './builder.js';
 
 const warnings = array(string(), 'what is odd about the image, one line each');
@@ -426,6 +427,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   notes,
   mem,
   diff,
+  decode: metadata,
   ps,
   engines,
   doctor,

@@ -1,0 +1,36 @@
+import { writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { Flags } from '@oclif/core';
+import { withImage } from '../elf/image.js';
+import { decodeMetadata } from '../elf/metadata.js';
+import { Failure, systemErrorReason } from '../failure.js';
+import { printable } from '../terminal/format.js';
+import { DocumentCommand, imageArgument } from './base.js';
+
+export default class Decode extends DocumentCommand {
+  static override summary = 'Print all metadata of an image as JSON, for `encode` to turn back into an image.';
+  static override description =
+    'Memory stays in the image, which the document refers to. `warp-tool schema decode` describes the document.';
+  static override examples = ['<%= config.bin %> decode /tmp/image -o image.json', '<%= config.bin %> decode core.1234 | less'];
+  static override args = { image: imageArgument };
+  static override flags = { output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }) };
+
+  async run(): Promise<void> {
+    const { args, flags } = await this.parse(Decode);
+    const document = await withImage(args.image, (image) => {
+      for (const warning of image.warnings) this.warnUser(`${printable(args.image)}: ${warning}`);
+      return decodeMetadata(image, resolve(image.source.name));
+    });
+    const text = JSON.stringify(document, null, 1);
+    if (flags.output === undefined) {
+      this.print([text]);
+      return;
+    }
+    try {
+      // An environment holds secrets: nobody else may read it.
+      await writeFile(flags.output, `${text}\n`, { mode: 0o600 });
+    } catch (error) {
+      throw new Failure(`cannot write ${flags.output}: ${systemErrorReason(error)}`, { cause: error });
+    }
+  }
+}

@@ -1,0 +1,76 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { Failure, systemErrorReason } from '../failure.js';
+import type { ByteSource } from './source.js';
+
+const WINDOW = 4 << 20;
+const BLOCK = 64 << 10;
+const ZEROS = Buffer.alloc(BLOCK);
+
+/**
+ * The file that an output argument means: images of ours go into a directory as core.img, unless the name ends in `.img`; foreign cores are files.
+ */
+export async function outputPath(argument: string, ours: boolean): Promise<string> {
+  const isDirectory = (await stat(argument).catch(() => null))?.isDirectory() ?? false;
+  if (isDirectory || (ours && !argument.endsWith('.img'))) return join(argument, 'core.img');
+  return argument;
+}
+
+/** A file that is there in full or not at all, readable by its owner only: images hold secrets. */
+export class ImageWriter {
+  private constructor(private readonly handle: FileHandle) {}
+
+  /** Gives a writer to `work` and puts the file in its place when that has succeeded. */
+  static async write(path: string, work: (writer: ImageWriter) => Promise<void>): Promise<void> {
+    const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+    let writer: ImageWriter | undefined;
+    try {
+      await mkdir(dirname(path), { recursive: true });
+      writer = new ImageWriter(await open(temporary, 'wx', 0o600));
+      await work(writer);
+      await writer.handle.sync();
+      await writer.handle.close();
+      await rename(temporary, path);
+    } catch (error) {
+      await writer?.handle.close().catch(() => {});
+      await rm(temporary, { force: true });
+      if (error instanceof Failure || !(error as NodeJS.ErrnoException).code) throw error;
+      throw new Failure(`cannot write ${path}: ${systemErrorReason(error)}`, { cause: error });
+    }
+  }
+
+  async write(offset: bigint, bytes: Buffer): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      const { bytesWritten } = await this.handle.write(bytes, done, bytes.length - done, Number(offset) + done);
+      done += bytesWritten;
+    }
+  }
+
+  async truncate(size: bigint): Promise<void> {
+    await this.handle.truncate(Number(size));
+  }
+
+  /** Copies bytes from `start` up to `end` of `source`, to places that are `moved` bytes further on. Blocks of zeros become holes. */
+  async copy(source: ByteSource, start: bigint, end: bigint, moved: bigint, progress: (done: number) => void): Promise<void> {
+    const buffer = Buffer.allocUnsafe(WINDOW);
+    for (let at = start; at < end;) {
+      const piece = buffer.subarray(0, Number(end - at < BigInt(WINDOW) ? end - at : BigInt(WINDOW)));
+      await source.readInto(at, piece);
+      for (let from = 0; from < piece.length;) {
+        let to = from;
+        while (to < piece.length && !isZero(piece, to)) to = Math.min(piece.length, to + BLOCK);
+        if (to > from) await this.write(at + moved + BigInt(from), piece.subarray(from, to));
+        from = to;
+        while (from < piece.length && isZero(piece, from)) from = Math.min(piece.length, from + BLOCK);
+      }
+      at += BigInt(piece.length);
+      progress(Number(at - start));
+    }
+  }
+}
+
+function isZero(piece: Buffer, at: number): boolean {
+  const length = Math.min(BLOCK, piece.length - at);
+  return piece.compare(ZEROS, 0, length, at, at + length) === 0;
+}
