@@ -6,7 +6,7 @@ import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
 import { type Program, checkpoint, checkpointAndEnd, killAll, start } from './support/program.js';
 import { lastTick, restoreProgram } from './support/c-programs.js';
-import { readAll } from './support/network.js';
+import { freePort, readAll } from './support/network.js';
 
 const java = command('java');
 const javac = command('javac');
@@ -26,7 +26,8 @@ describe.skipIf(!java || !javac)('JVM (where a JDK is installed; on Debian: apt-
   });
 
   async function startService(collector: string): Promise<{ target: Program; ports: [number, number]; digest: string }> {
-    const target = start(java!, [`-XX:+Use${collector}`, '-Xmx256m', '-Xshare:auto', '-cp', classes, 'Service', makeDirectory()]);
+    const own = [String(await freePort()), String(await freePort())];
+    const target = start(java!, [`-XX:+Use${collector}`, '-Xmx256m', '-Xshare:auto', '-cp', classes, 'Service', makeDirectory(), ...own]);
     const port = Number((await target.output(/^port (\d+)$/m))[1]);
     const selectorPort = Number((await target.output(/^selector port (\d+)$/m))[1]);
     await target.output(/^tick 10$/m);

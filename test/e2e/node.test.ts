@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { makeDirectory, node, projectFile } from './support/host.js';
 import { type Program, checkpoint, checkpointAndEnd, killAll, restore, start, warpTool } from './support/program.js';
-import { getJson } from './support/network.js';
+import { freePort, getJson } from './support/network.js';
 
 afterEach(killAll);
 
@@ -48,7 +48,7 @@ async function expectGoesOn(restored: Program, port: number, before: State): Pro
 
 describe('Node.js', () => {
   it('a service comes back three times', async () => {
-    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory()]);
+    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
     const port = await ready(target);
     const before = await getJson<State>(port, '/state');
     const image = await checkpointAndEnd(target);
@@ -62,7 +62,7 @@ describe('Node.js', () => {
   });
 
   it('a service left running works on, and its image has the state of the capture', async () => {
-    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory()]);
+    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
     const port = await ready(target);
     const before = await getJson<State>(port, '/state');
     const image = await checkpoint(target, ['--leave-running']);
@@ -72,7 +72,7 @@ describe('Node.js', () => {
   });
 
   it('20 generations', async () => {
-    let target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory()]);
+    let target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
     const port = await ready(target);
     for (let generation = 0; generation < 20; generation++) {
       const before = await getJson<State>(port, '/state');
@@ -85,7 +85,7 @@ describe('Node.js', () => {
 
   it('by warp-tool run, ps, checkpoint and restore, with their exit statuses', async () => {
     const scratch = makeDirectory();
-    const target = warpTool(['run', '--', node(), projectFile('test/e2e/fixtures/service.mjs'), scratch]);
+    const target = warpTool(['run', '--', node(), projectFile('test/e2e/fixtures/service.mjs'), scratch, String(await freePort())]);
     const port = await ready(target);
     const before = await getJson<State>(port, '/state');
     expect(before.pid).toBe(target.pid);

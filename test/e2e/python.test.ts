@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
 import { checkpoint, checkpointAndEnd, killAll, restore, start } from './support/program.js';
 import { lastTick, restoreProgram } from './support/c-programs.js';
-import { readAll } from './support/network.js';
+import { freePort, readAll } from './support/network.js';
 
 afterEach(killAll);
 
@@ -18,7 +18,7 @@ const interpreters = ['/usr/bin/python3', '/usr/local/bin/python3', command('pyt
 
 describe.skipIf(!interpreters.length)('python3 (where installed; on Debian: apt-get install python3)', () => {
   it.each(interpreters)('%s with threads comes back three times', async (python) => {
-    const target = start(python, [projectFile('test/e2e/fixtures/threads.py'), makeDirectory()]);
+    const target = start(python, [projectFile('test/e2e/fixtures/threads.py'), makeDirectory(), String(await freePort())]);
     const port = Number((await target.output(/^port (\d+)$/m))[1]);
     await target.output(/^tick 20$/m);
     const before = await readAll(port);

@@ -1,22 +1,13 @@
 /** Debian's redis-server with 100,000 keys: data intact, new clients are served. */
-import { createServer } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { command, makeDirectory } from './support/host.js';
+import { freePort } from './support/network.js';
 import { checkpoint, checkpointAndEnd, killAll, restore, run, start } from './support/program.js';
 
 const server = command('redis-server');
 const client = command('redis-cli');
 const keys = 100_000;
 afterEach(killAll);
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
-  const address = probe.address();
-  await new Promise((resolve) => probe.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
 
 async function ask(port: number, ...words: string[]): Promise<string> {
   const process = run(client!, ['-p', String(port), ...words]);

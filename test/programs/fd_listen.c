@@ -19,6 +19,7 @@ static struct endpoint {
   socklen_t size;
 } endpoints[5];
 static int endpoint_count;
+static int next_port; /* below those that the kernel gives to clients, who could take it between capture and restore */
 
 static void open_endpoint(const char *name, int type, union address *address, socklen_t size) {
   int fd = socket(address->any.sa_family, type | SOCK_CLOEXEC, 0);
@@ -26,8 +27,13 @@ static void open_endpoint(const char *name, int type, union address *address, so
   CHECK(fd >= 0);
   if (address->any.sa_family != AF_UNIX) SYS(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)));
   if (address->any.sa_family == AF_INET6) SYS(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){1}, sizeof(int)));
-  if (bind(fd, &address->any, size)) {
-    CHECK(errno == EADDRNOTAVAIL && address->any.sa_family == AF_INET6, "%s: bind: errno %d", name, errno);
+  int error = bind(fd, &address->any, size) ? errno : 0;
+  for (int i = 0; error == EADDRINUSE && address->any.sa_family != AF_UNIX && i < 1000; i++) {
+    address->v4.sin_port = htons(next_port++);
+    error = bind(fd, &address->any, size) ? errno : 0;
+  }
+  if (error) {
+    CHECK(error == EADDRNOTAVAIL && address->any.sa_family == AF_INET6, "%s: bind: errno %d", name, error);
     close(fd);
     return;
   }
@@ -38,10 +44,11 @@ static void open_endpoint(const char *name, int type, union address *address, so
 }
 
 static void set_up(void) {
-  union address address = {.v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
+  next_port = 20000 + getpid() * 7 % 12000;
+  union address address = {.v4 = {.sin_family = AF_INET, .sin_port = htons(next_port++), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
   open_endpoint("TCP over IPv4", SOCK_STREAM, &address, sizeof address.v4);
   open_endpoint("UDP", SOCK_DGRAM, &address, sizeof address.v4);
-  address = (union address){.v6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback}};
+  address = (union address){.v6 = {.sin6_family = AF_INET6, .sin6_port = htons(next_port++), .sin6_addr = in6addr_loopback}};
   open_endpoint("TCP over IPv6", SOCK_STREAM, &address, sizeof address.v6);
   address = (union address){.local = {.sun_family = AF_UNIX}};
   snprintf(address.local.sun_path, sizeof address.local.sun_path, "%s/socket", scratch);

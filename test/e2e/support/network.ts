@@ -1,5 +1,5 @@
 /** Clients that talk to programs under test. */
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 
 /** Everything that a TCP server on this host sends until it closes. */
 export function readAll(port: number): Promise<string> {
@@ -21,4 +21,19 @@ export async function getJson<T>(port: number, path = '/'): Promise<T> {
   });
   if (!response.ok) throw new Error(`HTTP status ${response.status}: ${await response.text()}`);
   return (await response.json()) as T;
+}
+
+/**
+ * A free TCP port below those that the kernel gives to clients: between a capture and the restore nobody's outgoing connection can take it.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const probe = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      probe.once('error', () => resolve(false));
+      probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
 }
