@@ -1,5 +1,7 @@
+import { Flags } from '@oclif/core';
 import { Image } from '../elf/image.js';
 import { resolveImage } from '../elf/source.js';
+import { checkRestorable, type Obstacle } from '../engine/restorable.js';
 import { findingOf, validateImage, type Checked, type Finding } from '../elf/validate.js';
 import { ImageError } from '../failure.js';
 import { validate } from '../schemas/index.js';
@@ -15,26 +17,41 @@ const SHOWN = 40;
 
 export default class Validate extends DocumentCommand {
   static override summary = 'Check an image: structure, consistency of all notes, and the hash of every chunk.';
-  static override description = 'Exits with 0 when nothing is wrong, 1 when there are faults, 2 when the file cannot be opened.';
+  static override description =
+    'Exits with 0 when nothing is wrong, 1 when there are faults (with --host also: when it cannot be restored here), 2 when the file cannot be opened.';
+  static override examples = ['<%= config.bin %> validate /tmp/image', '<%= config.bin %> validate /tmp/image --host'];
   static override args = { image: imageArgument };
+  static override flags = {
+    host: Flags.boolean({
+      description: 'Also check whether the image can be restored here: processor, kernel, files, directories, ports.',
+    }),
+  };
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Validate);
     const path = await resolveImage(args.image);
     const checked: Checked = { segments: 0, notes: 0, records: 0, chunks: 0, content: 0n };
     const findings: Finding[] = [];
+    const obstacles: Obstacle[] = [];
     const progress = new Progress('hashing');
     try {
       const image = await Image.open(args.image);
       try {
         for await (const finding of validateImage(image, checked, (done, total) => progress.update(Number(done), Number(total))))
           findings.push(finding);
+        progress.end();
+        if (flags.host) {
+          const faults = findings.filter(({ check }) => check !== 'area-resident').length;
+          if (faults > 0) obstacles.push(faultyImage(faults));
+          for await (const obstacle of checkRestorable(image)) obstacles.push(obstacle);
+        }
       } finally {
         await image.close();
       }
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       findings.push(findingOf(error));
+      if (flags.host) obstacles.push(faultyImage(findings.length));
     } finally {
       progress.end();
     }
@@ -47,13 +64,14 @@ export default class Validate extends DocumentCommand {
         offset: finding.offset === null ? null : hex(finding.offset),
         address: finding.address === null ? null : hex(finding.address),
       })),
+      host: flags.host ? { restorable: !obstacles.some(({ effect }) => effect === 'fails'), obstacles } : null,
     };
-    if (!document.valid) process.exitCode = 1;
+    if (!document.valid || document.host?.restorable === false) process.exitCode = 1;
     this.present(document, flags.json ?? false, (result) => this.render(result));
     return document;
   }
 
-  private *render({ image, findings, checked }: Document): Generator<string> {
+  private *render({ image, findings, checked, host }: Document): Generator<string> {
     const { style } = this;
     for (const finding of findings.slice(0, SHOWN)) {
       const places = [finding.offset && `offset ${finding.offset}`, finding.address && `address ${finding.address}`]
@@ -70,5 +88,14 @@ export default class Validate extends DocumentCommand {
     ].join(', ');
     const verdict = findings.length === 0 ? style.green('valid') : style.red(count(findings.length, 'fault'));
     yield `${printable(image)}: ${verdict}  ${style.dim(scope)}`;
+    if (!host) return;
+    for (const { check, effect, problem, mend } of host.obstacles) {
+      yield `${effect === 'fails' ? style.red(check) : style.yellow(check)}: ${printable(problem)}; ${printable(mend)}`;
+    }
+    yield `on this host: ${host.restorable ? style.green('can be restored') : style.red('cannot be restored')}`;
   }
+}
+
+function faultyImage(faults: number): Obstacle {
+  return { check: 'image', effect: 'fails', problem: `it has ${count(faults, 'fault')}`, mend: 'copy it again, or take a new checkpoint' };
 }

@@ -226,6 +226,19 @@ export const validate = object({
       mend: string(),
     }),
   ),
+  host: nullable(
+    object({
+      restorable: boolean(),
+      obstacles: array(
+        object({
+          check: string(),
+          effect: oneOf('fails', 'differs'),
+          problem: string(),
+          mend: string(),
+        }),
+      ),
+    }),
+  ),
 });
 
 export const env = object({ image, warnings, environment: array(object({ name: string(), value: string() })) });

@@ -1,0 +1,301 @@
+import { createSocket } from 'node:dgram';
+import { constants, existsSync, readFileSync } from 'node:fs';
+import { access, stat } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { release } from 'node:os';
+import { cpuFeatureNames } from '../elf/cpu-features.js';
+import { socketAddress } from '../elf/descriptors.js';
+import type { Image } from '../elf/image.js';
+import { Modules } from '../elf/modules.js';
+import { bitNames, FORMAT_MAJOR, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
+import { systemErrorReason } from '../failure.js';
+import { hex } from '../hex.js';
+import { nativePath } from './native.js';
+
+/** What keeps an image from being restored on this host (`fails`), or what will be different (`differs`). */
+export interface Obstacle {
+  check: string;
+  effect: 'fails' | 'differs';
+  problem: string;
+  mend: string;
+}
+
+type Check = (image: Image) => AsyncGenerator<Obstacle> | Generator<Obstacle>;
+
+/**
+ * What a restore here would meet, in the order in which it would. Nothing is changed: files are looked at, ports are bound and let go at once. The
+ * rules are those of native/src/restore.
+ */
+export async function* checkRestorable(image: Image): AsyncGenerator<Obstacle> {
+  if (!image.ours) {
+    yield fails(
+      'image',
+      'it is a core file of another writer, or of a format that is not known here',
+      'only images of `warp-tool checkpoint` can be restored',
+    );
+    return;
+  }
+  const checks: Check[] = [
+    checkEngine,
+    checkFormat,
+    checkProcessor,
+    checkKernel,
+    checkLimits,
+    checkFiles,
+    checkDirectory,
+    checkDescriptors,
+    checkSockets,
+  ];
+  for (const check of checks) yield* check(image);
+}
+
+const fails = (check: string, problem: string, mend: string): Obstacle => ({ check, effect: 'fails', problem, mend });
+const differs = (check: string, problem: string, mend: string): Obstacle => ({ check, effect: 'differs', problem, mend });
+
+function* checkEngine(): Generator<Obstacle> {
+  if (!existsSync(nativePath('warp-restore'))) yield fails('engine', 'warp-restore is not built', 'run `npm run build:native`');
+}
+
+function* checkFormat(image: Image): Generator<Obstacle> {
+  const { flags, format_major: major } = image.anchor!;
+  if (major !== FORMAT_MAJOR) yield fails('format', `the image has format ${major}`, 'use warp-tool of the version that made it');
+  const unsupported = bitNames(names.imageFlags, flags & (4 | 8 | 16));
+  if (unsupported.length > 0)
+    yield fails('format', `the image is ${unsupported.join(', ')}`, 'make a plain one; this version restores no other');
+  if (image.anchor!.file_size > image.source.size) {
+    yield fails(
+      'format',
+      `the file has ${image.source.size} of ${image.anchor!.file_size} bytes`,
+      'copy it again, or take a new checkpoint',
+    );
+  }
+}
+
+/** XSAVE components (Intel SDM volume 1, 13.1) by the flag that /proc/cpuinfo shows for a processor that has them. */
+const COMPONENTS: [number, string][] = [
+  [2, 'avx'],
+  [5, 'avx512f'],
+  [6, 'avx512f'],
+  [7, 'avx512f'],
+  [9, 'pku'],
+  [11, 'user_shstk'],
+  [17, 'amx_tile'],
+  [18, 'amx_tile'],
+];
+/** CPUID bits that /proc/cpuinfo does not show, or that describe the moment and the hypervisor rather than the instruction set. */
+const NOT_COMPARED = new Set(['osxsave', 'ospke', 'hypervisor', 'shstk', 'ibt', 'la57', 'hle', 'rtm', 'ht']);
+
+function* checkProcessor(image: Image): Generator<Obstacle> {
+  const record = image.single('image')!;
+  if (process.arch !== 'x64') {
+    yield fails('processor', `the image is of an x86-64 process, this is ${process.arch}`, 'restore it on an x86-64 host');
+    return;
+  }
+  const here = new Set((/^flags\s*:\s*(.*)$/m.exec(readProc('/proc/cpuinfo'))?.[1] ?? '').split(' '));
+  const model = record.cpu_model.toString();
+  const state = COMPONENTS.filter(([bit, flag]) => ((record.xstate_features >> BigInt(bit)) & 1n) !== 0n && !here.has(flag));
+  if (state.length > 0) {
+    const lacking = [...new Set(state.map(([, flag]) => flag))].join(', ');
+    yield fails(
+      'processor',
+      `its threads hold register state that this processor lacks: ${lacking} (made on ${model})`,
+      'restore it on a processor that has it',
+    );
+  }
+  const missing = cpuFeatureNames(record.cpu_features).filter((name) => !here.has(name) && !NOT_COMPARED.has(name));
+  if (missing.length > 0) {
+    yield differs(
+      'processor',
+      `this processor lacks ${missing.join(', ')}, which the one of the checkpoint (${model}) had: the program fails where it uses them`,
+      'restore it on a processor with them',
+    );
+  }
+  if (record.page_size !== 4096)
+    yield fails('page size', `pages of ${record.page_size} bytes, here they have 4096`, 'restore it on a host with the same page size');
+}
+
+function* checkKernel(image: Image): Generator<Obstacle> {
+  const version = (text: string): number[] => text.split(/[.-]/, 2).map(Number);
+  const [wasMajor = 0, wasMinor = 0] = version(image.single('image')!.kernel_release.toString());
+  const [major = 0, minor = 0] = version(release());
+  if (major < wasMajor || (major === wasMajor && minor < wasMinor)) {
+    yield differs(
+      'kernel',
+      `Linux ${release()} is older than ${wasMajor}.${wasMinor} of the checkpoint: system calls that are new there fail`,
+      'use as new a kernel',
+    );
+  }
+  const vdso = image.single('process')!.vdso_size > 0n;
+  if (vdso && !/\[vdso\]/.test(readProc('/proc/self/maps')))
+    yield fails('kernel', 'this kernel gives no vDSO, and the program uses one', 'boot without vdso=0');
+}
+
+function* checkLimits(image: Image): Generator<Obstacle> {
+  const vmas = image.vmas();
+  const mapCount = Number(readProc('/proc/sys/vm/max_map_count') || Number.POSITIVE_INFINITY);
+  if (vmas.length >= mapCount) {
+    yield fails('limits', `${vmas.length} memory areas, vm.max_map_count is ${mapCount}`, `sysctl vm.max_map_count=${vmas.length * 2}`);
+  }
+  const lowest = BigInt(readProc('/proc/sys/vm/mmap_min_addr') || 0);
+  const low = vmas.find(({ start }) => start < lowest);
+  if (low) yield fails('limits', `memory at ${hex(low.start)}, vm.mmap_min_addr is ${lowest}`, `sysctl vm.mmap_min_addr=${low.start}`);
+  const highest = Math.max(-1, ...[...image.table('descriptors')].map(({ number }) => number));
+  const files = /^Max open files\s+\S+\s+(\S+)/m.exec(readProc('/proc/self/limits'))?.[1];
+  if (files !== undefined && files !== 'unlimited' && highest >= Number(files)) {
+    yield fails(
+      'limits',
+      `descriptor ${highest} is in use in it, and this process may open no more than ${files}`,
+      'raise the hard limit of open files (RLIMIT_NOFILE)',
+    );
+  }
+  const available = Number(/^MemAvailable:\s+(\d+) kB/m.exec(readProc('/proc/meminfo'))?.[1] ?? Number.POSITIVE_INFINITY) * 1024;
+  const resident = vmas.reduce((sum, vma) => sum + Number(vma.resident ?? 0n), 0);
+  if (resident > available)
+    yield differs(
+      'limits',
+      `${resident} bytes were resident, ${available} are available here`,
+      'free memory, or expect it to swap or be killed',
+    );
+  const { uid } = image.single('process')!;
+  const own = process.getuid!();
+  if (uid[0] !== own) yield differs('user', `the process ran as user ${uid[0]}, it comes back as ${own}`, `restore it as user ${uid[0]}`);
+}
+
+/** The mapped files, by the rules of the restorer: what is shared is whatever the file is now. */
+async function* checkFiles(image: Image): AsyncGenerator<Obstacle> {
+  const modules = new Modules(image);
+  const selfContained = (image.single('image')!.flags & 1) !== 0;
+  const vmas = [...image.table('vmas')];
+  for (const [index, file] of [...image.table('files')].entries()) {
+    const users = vmas.filter((vma) => vma.file === index && nameOf(names.vmaKind, vma.kind) === 'file');
+    const shared = users.some(({ flags }) => (flags & 0x1) !== 0);
+    const writable = users.some(({ flags }) => (flags & 0x1) !== 0 && (flags & 0x8000) !== 0);
+    if (users.length === 0 || (selfContained && !shared)) continue;
+    const path = file.path.toString();
+    const denied = await accessError(path, constants.R_OK | (writable ? constants.W_OK : 0));
+    if (denied) {
+      yield fails(
+        'files',
+        `${path}: the program has it mapped, and it cannot be opened: ${denied}`,
+        'put it there, or make the image with --self-contained',
+      );
+      continue;
+    }
+    if (shared || (await modules.state({ name: path, file: index })) !== 'changed') continue;
+    const why = file.build_id.length > 0 ? 'its build-id is another' : `it has changed (${file.size} bytes at the checkpoint)`;
+    yield fails(
+      'files',
+      `${path} is not the file that was mapped: ${why}`,
+      'put the version of the checkpoint back, or make the image with --self-contained',
+    );
+  }
+}
+
+async function* checkDirectory(image: Image): AsyncGenerator<Obstacle> {
+  const cwd = image.single('process')!.cwd.toString();
+  const found = await stat(cwd).catch(() => null);
+  const denied = found && !found.isDirectory() ? 'it is no directory' : await accessError(cwd, constants.X_OK);
+  if (denied) yield fails('working directory', `${cwd} cannot be entered: ${denied}`, `make it: mkdir -p ${cwd}`);
+}
+
+const FILE_TYPE = 0o170000;
+
+async function* checkDescriptors(image: Image): AsyncGenerator<Obstacle> {
+  const descriptions = [...image.table('descriptions')];
+  const former = `/proc/${image.single('process')!.pid}`;
+  const checked = new Set<number>();
+  for (const { number, description: index } of image.table('descriptors')) {
+    const description = descriptions[index];
+    if (!description || checked.has(index)) continue;
+    checked.add(index);
+    const kind = nameOf(names.descriptionKind, description.kind);
+    const fifo = kind === 'fifo' && description.detail !== NONE ? image.table('pipes').get(description.detail).path.toString() : '';
+    const path = fifo === '' ? description.path.toString() : fifo;
+    if (!['file', 'directory', 'device', 'fifo'].includes(kind) || !path.startsWith('/')) continue;
+    if (path === former || path.startsWith(`${former}/`)) continue; // means the restored process itself
+    const what = `descriptor ${number}: ${path}`;
+    const mode = [constants.R_OK, constants.W_OK, constants.R_OK | constants.W_OK][description.status_flags & 3] ?? 0;
+    const denied = await accessError(path, kind === 'fifo' ? constants.R_OK | constants.W_OK : mode);
+    if (denied) {
+      yield fails('descriptors', `${what} cannot be opened: ${denied}`, kind === 'fifo' ? `make it: mkfifo ${path}` : 'put it there');
+      continue;
+    }
+    const status = await stat(path);
+    if ((status.mode & FILE_TYPE) !== (description.mode & FILE_TYPE)) {
+      yield fails('descriptors', `${what} is another kind of file than at the checkpoint`, 'put that back');
+    } else if (kind === 'file' && BigInt(status.size) < description.offset) {
+      yield differs(
+        'descriptors',
+        `${what} has ${status.size} bytes, and the program stands at ${description.offset}`,
+        'put the content back',
+      );
+    }
+  }
+}
+
+async function* checkSockets(image: Image): AsyncGenerator<Obstacle> {
+  for (const socket of image.table('sockets')) {
+    const state = nameOf(names.socketState, socket.state);
+    const local = socketAddress(socket.local);
+    if (state === 'connected' && socket.type !== 2) {
+      const peer = socketAddress(socket.remote);
+      yield differs(
+        'sockets',
+        `the connection to ${peer === '' ? 'another process' : peer} has ended: the program sees its peer gone`,
+        'let the program connect again',
+      );
+    }
+    if ((state !== 'listening' && state !== 'bound') || local === '') continue;
+    const error = await bindError(socket, local);
+    if (error) yield fails('sockets', `cannot bind to ${local}: ${error}`, 'end the process that uses it, or restore where it is free');
+  }
+}
+
+/** Why a socket's address cannot be taken here; null when it can. */
+function bindError({ family, type, local }: NoteRecord<'sockets'>, text: string): Promise<string | null> {
+  if (family === 1) {
+    // The file of a listener that is gone is removed by the restorer; one that answers stays.
+    if (text.startsWith('@')) return Promise.resolve(readProc('/proc/net/unix').includes(` ${text}\n`) ? 'it is in use' : null);
+    return new Promise((resolve) => {
+      const probe = connect(text);
+      probe.once('connect', () => {
+        probe.destroy();
+        resolve('another process listens there');
+      });
+      probe.once('error', () => resolve(null));
+    });
+  }
+  if (family !== 2 && family !== 10) return Promise.resolve(null);
+  const port = local.readUInt16BE(2);
+  if (port === 0) return Promise.resolve(null);
+  const host = text.slice(0, text.lastIndexOf(':')).replaceAll(/[[\]]/g, '');
+  return new Promise((resolve) => {
+    const failed = (error: NodeJS.ErrnoException): void => resolve(error.code === 'EADDRINUSE' ? 'it is in use' : systemErrorReason(error));
+    if (type === 2) {
+      const socket = createSocket({ type: family === 2 ? 'udp4' : 'udp6', ipv6Only: family === 10 });
+      socket.once('error', failed);
+      socket.bind({ port, address: host, exclusive: true }, () => socket.close(() => resolve(null)));
+      return;
+    }
+    const server = createServer();
+    server.once('error', failed);
+    server.listen({ port, host, exclusive: true, ipv6Only: family === 10 }, () => server.close(() => resolve(null)));
+  });
+}
+
+async function accessError(path: string, mode: number): Promise<string | null> {
+  try {
+    await access(path, mode);
+    return null;
+  } catch (error) {
+    return systemErrorReason(error).replace(/;.*/, '');
+  }
+}
+
+function readProc(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
