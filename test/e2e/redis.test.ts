@@ -1,7 +1,7 @@
 /** Debian's redis-server with 100,000 keys: data intact, new clients are served. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { command, makeDirectory } from './support/host.js';
-import { freePort } from './support/network.js';
+import { freePort, untilListening } from './support/network.js';
 import { checkpoint, checkpointAndEnd, killAll, restore, run, start } from './support/program.js';
 
 const server = command('redis-server');
@@ -17,6 +17,7 @@ async function ask(port: number, ...words: string[]): Promise<string> {
 }
 
 async function expectServes(port: number, digest: string): Promise<void> {
+  await untilListening(port);
   expect(await ask(port, 'PING')).toBe('PONG');
   expect(await ask(port, 'DEBUG', 'DIGEST')).toBe(digest);
   expect(await ask(port, 'DBSIZE')).toBe(String(keys + 2));

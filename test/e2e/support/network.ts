@@ -37,3 +37,18 @@ export async function freePort(): Promise<number> {
     if (free) return port;
   }
 }
+
+/** Resolves when a server accepts connections at a port; rejects after a minute without one. */
+export async function untilListening(port: number): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  for (;;) {
+    const listening = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, '127.0.0.1');
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+      socket.once('connect', () => socket.destroy());
+    });
+    if (listening) return;
+    if (Date.now() > deadline) throw new Error(`nothing listens at port ${port}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
