@@ -233,6 +233,7 @@ const char *error_text(long error) {
 #define ARENA_BLOCK_SIZE (256 * KIB)
 
 HIDDEN struct arena_region arena_region;
+HIDDEN void (*arena_exhausted)(size_t size, long error);
 
 long map_anonymous(uint64_t address, size_t size, int protection, int extra_flags) {
   return sys(mmap, address, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | extra_flags, -1, 0);
@@ -251,7 +252,7 @@ void *arena_allocate(struct arena *arena, size_t size) {
       address = map_anonymous(0, block_size, PROT_READ | PROT_WRITE, 0);
     }
     if (address < 0) {
-      /* Callers hold threads parked: there is no way on that keeps the program's state right but to say so and stop here. */
+      if (arena_exhausted != NULL) arena_exhausted(block_size, address);
       log_error("out of memory: cannot map %lu bytes: %s", block_size, error_text(address));
       sys(exit_group, 2);
     }

@@ -87,7 +87,11 @@ struct arena_block {
 struct arena {
   struct arena_block *blocks;
 };
-/* Zeroed memory, aligned to 16. Ends the process's operation with fatal() when the kernel has no memory left. */
+/*
+ * Zeroed memory, aligned to 16. When the kernel has none left it calls arena_exhausted, which does not return; without one the
+ * process ends.
+ */
+extern HIDDEN void (*arena_exhausted)(size_t size, long error);
 void *arena_allocate(struct arena *arena, size_t size);
 char *arena_string(struct arena *arena, const char *s);
 char *arena_format(struct arena *arena, const char *text, ...) __attribute__((format(printf, 2, 3)));

@@ -240,6 +240,7 @@ static int parse_options(int argc, char **argv, struct options *options) {
   if (options->pid == 0) return failed_with(options, "name the process to checkpoint by its pid: see warp-checkpoint --help");
   if (directory == NULL || directory[0] == 0) return failed_with(options, "name the directory for the image with --to: see warp-checkpoint --help");
   absolute_path(directory, options->directory, sizeof options->directory);
+  if (find_character(options->directory, '\n') != NULL) return failed_with(options, "--to: a directory's name cannot hold a newline here");
   return 0;
 }
 

@@ -110,6 +110,15 @@ static void init_tables(struct capture *capture) {
   list_init(&capture->segments, arena, sizeof(struct segment));
 }
 
+/* Where an allocation that fails goes on: there is one capture at a time, and one thread that works on it. */
+static void *out_of_memory_frame[5];
+
+static _Noreturn void out_of_memory(size_t size, long error) {
+  fail(the_capture.failure, "the engine cannot map %lu bytes of memory in the process: %s: raise its memory limit", size, error_text(error));
+  if ((uint32_t)sys(gettid) == helper_tid) __builtin_longjmp(out_of_memory_frame, 1);
+  freeze_call_failed();
+}
+
 static int take(struct capture *capture, struct target *target) {
   if (freeze_threads(capture->freeze, capture->request, capture->failure) < 0) return -1;
   capture->frozen_ns = clock_ns(CLOCK_MONOTONIC_);
@@ -200,6 +209,7 @@ int checkpoint(struct request *request, struct failure *failure) {
   capture->failure = failure;
   capture->freeze = &engine_freeze;
   capture->started_ns = clock_ns(CLOCK_MONOTONIC_);
+  arena_exhausted = NULL;
   init_tables(capture);
   struct file_status image = {.size = 0};
   int result = target_open(&target, request->directory, failure);
@@ -207,7 +217,8 @@ int checkpoint(struct request *request, struct failure *failure) {
     /* A process that is not dumpable cannot read its own /proc files. */
     capture->dumpable = sys(prctl, PR_GET_DUMPABLE);
     if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 1);
-    result = take(capture, &target);
+    arena_exhausted = out_of_memory;
+    result = __builtin_setjmp(out_of_memory_frame) == 0 ? take(capture, &target) : -1;
     long writer = result == 0 && request->leave_running ? fork_writer(capture) : -EINVAL;
     if (writer == 0) {
       capture->released_ns = clock_ns(CLOCK_MONOTONIC_);
@@ -217,7 +228,7 @@ int checkpoint(struct request *request, struct failure *failure) {
       sys(exit_group, result < 0 ? 1 : 0);
     }
     if (writer > 0) {
-      if (capture->dumpable == 0) sys(prctl, PR_SET_DUMPABLE, 0);
+      if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 0);
       release(capture);
       /* The child has its own copy of the target, and answers the client. */
       target.made_directory = false;
@@ -225,15 +236,16 @@ int checkpoint(struct request *request, struct failure *failure) {
       result = wait_for_writer(writer, failure);
       sys(fstat, target.fd, &image);
     } else if (result == 0) {
-      result = complete(capture, &target);
+      result = __builtin_setjmp(out_of_memory_frame) == 0 ? complete(capture, &target) : -1;
       image.size = (int64_t)capture->content_end;
     }
     capture_close(capture);
-    if (writer < 0 && capture->dumpable == 0) sys(prctl, PR_SET_DUMPABLE, 0);
+    if (writer < 0 && capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 0);
     if (result == 0 && !request->leave_running) {
       send_done(request, &image);
       log_debug("the image is durable: process %ld ends", sys(getpid));
       sys(kill, sys(getpid), 9);
+      sys(exit_group, 137); /* process 1 of a namespace cannot be killed from inside */
       for (;;) sys(pause);
     }
     release(capture);

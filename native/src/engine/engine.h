@@ -67,6 +67,8 @@ void freeze_continue_calls(struct freeze *freeze);
 void freeze_release(struct freeze *freeze);
 /* Runs `function(argument)` in a stopped thread that has the program's descriptor table. */
 long freeze_call(struct slot *slot, long (*function)(void *), void *argument);
+/* Ends the function that freeze_call runs, from within it: its result is -1. */
+_Noreturn void freeze_call_failed(void);
 struct slot *freeze_proxy(struct freeze *freeze);
 /* The program's disposition of CAPTURE_SIGNAL, during a capture. */
 const struct arch_sigaction *freeze_program_action(void);

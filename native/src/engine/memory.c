@@ -204,9 +204,16 @@ static bool classify(struct capture *capture, const struct area *area, struct wa
   }
   bool memfd = starts_with(name, "/memfd:");
   struct file_status status;
+  fill_bytes(&status, 0, sizeof status);
+  if (starts_with(name, "/secretmem")) {
+    fail(capture->failure, "memory area 0x%lx-0x%lx is secret memory (memfd_secret), which nobody can read: release it before the checkpoint", vma->start, vma->end);
+    return false;
+  }
   /* A JVM's performance data belongs to the process, and the next JVM that starts removes the file of one that has gone. */
   bool own_file = area->shared && find_string(name, "/hsperfdata_") != NULL;
-  bool deleted = memfd || own_file || ends_with(name, " (deleted)") || sys(newfstatat, AT_FDCWD_, name, &status, 0) < 0;
+  /* "… (deleted)" may be a file's real name. */
+  bool found = !memfd && sys(newfstatat, AT_FDCWD_, name, &status, 0) == 0 && (status.inode == area->map.inode || !ends_with(name, " (deleted)"));
+  bool deleted = own_file || !found;
   if (!deleted) {
     if ((status.mode & S_IFMT) == S_IFCHR && !strings_equal(name, "/dev/zero")) {
       fail(capture->failure, "memory area 0x%lx-0x%lx maps the device %s, which cannot be kept: close it before the checkpoint", vma->start, vma->end, name);
@@ -337,6 +344,7 @@ int capture_memory_areas(struct capture *capture) {
 struct page_query {
   int pagemap;
   bool scan_unsupported;
+  uint64_t guard; /* PAGE_IS_GUARD_, 0 on kernels without it */
 };
 
 /* Calls `each` for the ranges of [start, end) with pages of the program's own: present or swapped, and, with `private_file`, changed. */
@@ -349,12 +357,16 @@ static int for_each_own_range(struct capture *capture, struct page_query *query,
         .end = end,
         .ranges = (uint64_t)ranges,
         .range_count = sizeof ranges / sizeof ranges[0],
-        .category_inverted = private_file ? PAGE_IS_FILE_ : PAGE_IS_PFNZERO_,
-        .category_mask = private_file ? PAGE_IS_FILE_ : PAGE_IS_PFNZERO_,
+        .category_inverted = (private_file ? PAGE_IS_FILE_ : PAGE_IS_PFNZERO_) | query->guard,
+        .category_mask = (private_file ? PAGE_IS_FILE_ : PAGE_IS_PFNZERO_) | query->guard,
         .category_any_of = PAGE_IS_PRESENT_ | PAGE_IS_SWAPPED_,
         .return_mask = PAGE_IS_PRESENT_,
     };
     long n = sys(ioctl, query->pagemap, PAGEMAP_SCAN_, &scan);
+    if (n == -EINVAL && query->guard != 0) {
+      query->guard = 0;
+      continue;
+    }
     if (n < 0) {
       query->scan_unsupported = true;
       break;
@@ -569,7 +581,7 @@ static void add_object_segments(struct capture *capture, struct warp_vma_record 
 }
 
 int capture_scan_memory(struct capture *capture) {
-  struct page_query query = {.pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
+  struct page_query query = {.guard = PAGE_IS_GUARD_, .pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
   if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/PID/pagemap: %s: mount procfs", error_text(query.pagemap));
   int result = -1;
   uint8_t *page = arena_allocate(&capture->arena, PAGE_SIZE);

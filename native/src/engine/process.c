@@ -73,15 +73,23 @@ static int refuse_children(struct capture *capture) {
   return 0;
 }
 
+/* Threads that a program makes without the C library may have no control block, or one of another thread. */
+static bool has_own_block(const struct freeze *freeze, const struct slot *slot) {
+  if (slot->fs_base == 0) return false;
+  for (const struct slot *other = freeze->slots; other < slot; other++)
+    if (other->state == SLOT_PARKED && other->fs_base == slot->fs_base) return false;
+  return true;
+}
+
 static int32_t find_tid_offset(const struct freeze *freeze) {
   /* The C library's record of a thread's id stands at the same place of every thread's control block: look for it there. */
   for (int32_t offset = 0; offset < 0x800; offset += 4) {
     size_t matching = 0, threads = 0;
     for (size_t i = 0; i < freeze->count; i++) {
       const struct slot *slot = &freeze->slots[i];
-      if (slot->state != SLOT_PARKED) continue;
+      if (slot->state != SLOT_PARKED || !has_own_block(freeze, slot)) continue;
       threads++;
-      if (slot->fs_base == 0 || *(const uint32_t *)(slot->fs_base + (uint64_t)offset) != slot->tid) break;
+      if (*(const uint32_t *)(slot->fs_base + (uint64_t)offset) != slot->tid) break;
       matching++;
     }
     if (threads > 0 && matching == threads) return offset;
@@ -199,6 +207,7 @@ static uint64_t search_rseq(struct capture *capture, struct slot *slot) {
 }
 
 static void capture_rseq(struct capture *capture, struct slot *slot, struct warp_thread_record *thread) {
+  if (!has_own_block(capture->freeze, slot)) return;
   if (&__rseq_offset != NULL && &__rseq_size != NULL && __rseq_size != 0) {
     uint64_t address = slot->fs_base + (uint64_t)__rseq_offset;
     int32_t processor;

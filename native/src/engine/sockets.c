@@ -212,6 +212,9 @@ void sockets_end(struct capture *capture) {
     for (size_t k = 0; k < capture->sockets.records.count; k++) {
       struct warp_socket_record *other = table_at(&capture->sockets, struct warp_socket_record, k);
       if (other->inode != known->peer_inode || other->family != AF_UNIX_) continue;
+      /* A datagram socket may be connected to one that is not connected back: that is no pair. */
+      const struct unix_socket *back = find_unix_socket(other->inode);
+      if (back == NULL || back->peer_inode != socket->inode) continue;
       socket->state = WARP_SOCKET_PAIR;
       socket->peer = (uint32_t)k;
     }

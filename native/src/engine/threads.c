@@ -8,11 +8,10 @@
 
 /* A thread's call that waits for a relative time: it goes on with what was left, through arch_repeat_call_changed. */
 struct timed_call {
-  struct arch_changed_call call; /* first: the architecture's code knows only this */
-  uint32_t in_use;
-  int32_t time_argument; /* which argument tells the time */
-  uint32_t is_timespec;  /* else milliseconds */
-  uint32_t seen;
+  struct arch_changed_call call; /* first: the architecture's code knows only this, and ends its use */
+  uint64_t owner;                /* the thread's FS base, which a restore does not change */
+  int32_t time_argument;         /* which argument tells the time */
+  uint32_t is_timespec;          /* else milliseconds */
   uint64_t left_ns;
   uint64_t resumed_ns; /* CLOCK_MONOTONIC when it last began to run */
   struct timespec64 time;
@@ -77,6 +76,15 @@ bool is_engine_memory(uint64_t start, uint64_t end) {
 
 /* ---- inside the stopped thread ---- */
 
+static void *call_frame[5];
+
+_Noreturn void freeze_call_failed(void) { __builtin_longjmp(call_frame, 1); }
+
+static void run_call(struct slot *slot) {
+  slot->result = -1;
+  if (__builtin_setjmp(call_frame) == 0) slot->result = arch_call_on_stack(slot->function, slot->argument, slot->stack_top);
+}
+
 static void park_wait(void *argument) {
   struct slot *slot = argument;
   __atomic_store_n(&slot->state, SLOT_PARKED, __ATOMIC_RELEASE);
@@ -86,7 +94,7 @@ static void park_wait(void *argument) {
     uint32_t command = __atomic_load_n(&slot->command, __ATOMIC_ACQUIRE);
     if (command == COMMAND_RELEASE) return;
     if (command == COMMAND_CALL) {
-      slot->result = arch_call_on_stack(slot->function, slot->argument, slot->stack_top);
+      run_call(slot);
       __atomic_store_n(&slot->command, COMMAND_WAIT, __ATOMIC_RELEASE);
       futex_wake(&slot->command, 2);
       command = COMMAND_WAIT;
@@ -246,7 +254,8 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
   uint64_t deadline = clock_ns(CLOCK_MONOTONIC_) + request->timeout_ms * 1000000;
   int result = -1;
   for (unsigned round = 0;; round++) {
-    bool found_new = false;
+    bool found_new = false, all_stopped = true;
+    for (size_t i = 0; i < freeze->count; i++) all_stopped &= __atomic_load_n(&freeze->slots[i].state, __ATOMIC_ACQUIRE) != SLOT_SIGNALLED;
     tasks.count = 0;
     error = for_each_entry("/proc/self/task", add_task, &tasks);
     if (error < 0) {
@@ -260,6 +269,8 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
       struct slot *slot = &freeze->slots[freeze->count];
       slot->tid = tasks.tids[i];
       observe(slot);
+      /* A signal that is pending when the program becomes another one would meet the default action there, and end it. */
+      if (slot->seen.number == __NR_execve || slot->seen.number == __NR_execveat) continue;
       freeze->count++;
       if (slot->proc_state == 'Z') {
         slot->state = slot->tid == pid ? SLOT_ENDED_LEADER : SLOT_GONE;
@@ -289,15 +300,13 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
     for (size_t i = 0; i < freeze->count; i++) {
       struct slot *slot = &freeze->slots[i];
       if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != SLOT_SIGNALLED) continue;
-      bool listed = false;
-      for (size_t k = 0; k < tasks.count && !listed; k++) listed = tasks.tids[k] == slot->tid;
-      if (listed) {
-        waiting++;
-      } else {
+      if (sys(tgkill, pid, slot->tid, 0) == -ESRCH) {
         slot->state = SLOT_GONE;
+      } else {
+        waiting++;
       }
     }
-    if (waiting == 0 && !found_new) {
+    if (waiting == 0 && !found_new && all_stopped) {
       result = 0;
       break;
     }
@@ -383,7 +392,7 @@ void calls_resume(void) {
 static struct timed_call *new_timed_call(void) {
   for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
     for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++)
-      if (block->calls[i].in_use == 0) return &block->calls[i];
+      if (block->calls[i].call.in_use == 0) return &block->calls[i];
   struct timed_call_block *block = engine_memory(sizeof *block);
   if (block == NULL) return NULL;
   block->next = timed_calls;
@@ -487,7 +496,8 @@ static void continue_call(struct slot *slot, uint64_t now) {
     arch_repeat_call(context, number);
     return;
   }
-  call->in_use = call->seen = 1;
+  call->call.in_use = 1;
+  call->owner = slot->fs_base;
   call->time_argument = argument;
   call->is_timespec = is_timespec;
   call->left_ns = left_ns;
@@ -498,15 +508,13 @@ static void continue_call(struct slot *slot, uint64_t now) {
 }
 
 void freeze_continue_calls(struct freeze *freeze) {
+  /* A call ends its use itself; one whose thread has gone cannot. */
   for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
-    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++) block->calls[i].seen = 0;
-  for (size_t i = 0; i < freeze->count; i++) {
-    if (freeze->slots[i].state != SLOT_PARKED) continue;
-    struct timed_call *running = (struct timed_call *)arch_changed_call_in_progress(freeze->slots[i].context);
-    if (running != NULL) running->seen = 1;
-  }
-  for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
-    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++) block->calls[i].in_use = block->calls[i].seen;
+    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++) {
+      bool alive = false;
+      for (size_t k = 0; k < freeze->count && !alive; k++) alive = freeze->slots[k].state == SLOT_PARKED && freeze->slots[k].fs_base == block->calls[i].owner;
+      if (!alive) block->calls[i].call.in_use = 0;
+    }
   uint64_t now = clock_ns(CLOCK_MONOTONIC_);
   for (size_t i = 0; i < freeze->count; i++) {
     struct slot *slot = &freeze->slots[i];

@@ -1,3 +1,5 @@
+#include <asm/ioctls.h>
+
 #include "watches.h"
 
 /* kcmp(2) KCMP_EPOLL_TFD: whether a descriptor is the file that an epoll instance watches under a number. */
@@ -88,6 +90,7 @@ static void remember(const char *path) {
   } else {
     format(slot->path, sizeof slot->path, "%s", path);
   }
+  if (ends_with(slot->path, path) == false) return; /* too long to be remembered */
   slot->device = status.device;
   slot->inode = status.inode;
 }
@@ -105,6 +108,8 @@ __attribute__((visibility("default"))) int inotify_add_watch(int fd, const char 
 int capture_inotify(struct capture *capture, uint32_t fd, uint32_t description, const char *information) {
   for (size_t i = 0; i < capture->inotify_watches.records.count; i++)
     if (table_at(&capture->inotify_watches, struct warp_inotify_watch_record, i)->description == description) return 0;
+  int32_t unread = 0;
+  if (sys(ioctl, fd, FIONREAD, &unread) == 0 && unread > 0) log_warn("descriptor %u (inotify): %d bytes of unread events are not kept", fd, unread);
   /* "inotify wd:3 ino:9e7e sdev:800013 mask:800afce …", fs/notify/fdinfo.c */
   for (const char *at = information; (at = find_string(at, "inotify wd:")) != NULL;) {
     struct warp_inotify_watch_record watch;

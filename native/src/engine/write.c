@@ -95,9 +95,11 @@ static void check_writer(struct writer *writer, const uint32_t *at, uint64_t add
 static void check_owner(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
   if (engine_on_glibc()) {
     check_writer(writer, at, address, words_before, words_after);
-    if (words_before < 2 || words_after < 3) return;
+    if (words_before < 2 || words_after < 8) return;
     uint32_t lock = at[-2], count = at[-1], owner = at[0], users = at[1], kind = at[2];
     bool robust_or_pi = (kind & 0x30) != 0;
+    /* A mutex that is in no list has none: of integers in a row, few have zeros there. */
+    if (!robust_or_pi && ((at[2] & 3) == 0 || (at[4] | at[5] | at[6] | at[7]) != 0 || at[3] > 0xffff)) return;
     bool typed = (kind & 3) == 1 || (kind & 3) == 2;
     if ((kind & ~0x3f3u) != 0 || (!robust_or_pi && !typed) || users == 0 || users > 0xffff || !is_thread_id(writer->capture, owner)) return;
     if (robust_or_pi ? (lock & FUTEX_TID) != owner : lock != 1 && lock != 2) return;
@@ -106,6 +108,10 @@ static void check_owner(struct writer *writer, const uint32_t *at, uint64_t addr
     if (robust_or_pi) add_reference(writer, address - 8, owner, WARP_TID_FUTEX);
   } else {
     if (words_before < 1 || words_after < 9) return;
+    /* musl links every mutex with an owner into the owner's list (pthread_mutex_trylock.c): what comes before points back. */
+    uint64_t previous, back = 0;
+    copy_bytes(&previous, &at[5], sizeof previous);
+    if (read_fully(writer->capture->process_memory, &back, sizeof back, previous) != sizeof back || back != address - 4 + 32) return;
     uint32_t type = at[-1], owner = at[0] & FUTEX_TID, count = at[4];
     if (type == 0 || (type & ~0x8fu) != 0 || (type & 3) == 3 || count > 0xffffff || !is_thread_id(writer->capture, owner)) return;
     add_reference(writer, address, owner, WARP_TID_MUTEX);

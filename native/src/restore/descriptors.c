@@ -17,6 +17,10 @@
 int move_descriptor(const struct restore *restore, int fd) {
   if (fd < 0) return fd;
   long moved = sys(fcntl, fd, F_DUPFD_CLOEXEC_, restore->lowest_own_descriptor);
+  if (moved < 0 && fd > 2) {
+    program_error("no descriptor is free above %u: %s: raise RLIMIT_NOFILE", restore->lowest_own_descriptor, error_text(moved));
+    sys(exit_group, 2);
+  }
   if (moved >= 0 && fd > 2) sys(close, fd);
   return (int)moved;
 }
@@ -177,7 +181,7 @@ static int make_inotify(struct restore *restore, uint32_t index, const struct wa
     }
     if (left == 0) break;
     const char *path = found == NULL ? "/" : view_string(watches, &restore->arena, found->path);
-    long watch = sys(inotify_add_watch, fd, path, found == NULL ? 0x200u /* IN_DELETE */ : found->mask & 0xfffu);
+    long watch = sys(inotify_add_watch, fd, path, found == NULL ? 0x200u /* IN_DELETE */ : found->mask & 0x84000fffu /* with IN_ONESHOT, IN_EXCL_UNLINK */);
     if (watch < 0) return fail(&restore->failure, "%s cannot be watched: %s: put it there", path, error_text(watch));
     if (found == NULL) sys(inotify_rm_watch, fd, watch);
     if (found == NULL || watch == (long)wanted) continue;

@@ -9,6 +9,8 @@
 #define PR_SET_MM_MAP_ 14
 
 static struct restore *current;
+/* Read once: a new thread stands on its own stack, which may be small, and uses little of it. */
+static uint8_t affinity_here[1024];
 
 /* ---- the process ---- */
 
@@ -60,6 +62,8 @@ int restore_process(struct restore *restore) {
     sys(write, fd, text, n); /* lowering it needs a privilege: then it stays */
     sys(close, fd);
   }
+  const uint64_t all = ~0ul;
+  sys(rt_sigprocmask, 2 /* SIG_SETMASK */, &all, NULL, sizeof all);
   for (uint32_t number = 1; number <= 64; number++) {
     struct arch_sigaction action = {0, 0, 0, 0};
     for (size_t i = 0; i < image->signal_actions.count; i++) {
@@ -103,7 +107,8 @@ static int restore_posix_timers(struct restore *restore) {
       if (id > timer->id) return fail(&restore->failure, "POSIX timer %d cannot have its number: the kernel gave %d", timer->id, id);
     }
     /* A periodic timer that stands at 0 has expired, and its signal waits: the next period begins. */
-    uint64_t value_ns = timer->value_ns != 0 ? timer->value_ns : timer->interval_ns;
+    bool processor_clock = timer->clock == 2 || timer->clock == 3 || (int32_t)timer->clock < 0;
+    uint64_t value_ns = timer->value_ns != 0 || processor_clock ? timer->value_ns : timer->interval_ns;
     if (value_ns == 0) continue;
     const struct timer_setting setting = {timespec_of(timer->interval_ns), timespec_of(value_ns)};
     sys(timer_settime, id, 0, &setting, NULL);
@@ -115,7 +120,7 @@ static int restore_posix_timers(struct restore *restore) {
 int restore_timers(struct restore *restore) {
   const struct warp_process_record *process = view_at(&restore->image.process, struct warp_process_record, 0);
   for (int i = 0; i < 3; i++) {
-    uint64_t interval = process->itimer[i][1], value = process->itimer[i][0] != 0 ? process->itimer[i][0] : interval;
+    uint64_t interval = process->itimer[i][1], value = process->itimer[i][0] != 0 || i != 0 ? process->itimer[i][0] : interval;
     if (value == 0) continue;
     const int64_t setting[4] = {(int64_t)(interval / 1000000), (int64_t)(interval % 1000000), (int64_t)(value / 1000000), (int64_t)(value % 1000000)};
     sys(setitimer, i, setting, NULL);
@@ -168,11 +173,7 @@ static void begin_thread(void *argument) {
   if (thread->nice != 0) sys(setpriority, 0, 0, thread->nice);
   if (thread->io_priority != 0) sys(ioprio_set, IOPRIO_WHO_PROCESS, 0, thread->io_priority);
   const uint8_t *mask = view_bytes(threads, thread->affinity, &size);
-  uint64_t here[128];
-  long here_size = sys(sched_getaffinity, 0, sizeof here, here);
-  /* A thread that had all processors of its host gets all of this one's. */
-  bool differs = size > 0 && here_size > 0 && compare_bytes(mask, here, min_u64(size, (uint64_t)here_size)) != 0;
-  if (differs) sys(sched_setaffinity, 0, size, mask);
+  if (size > 0 && compare_bytes(mask, affinity_here, min_u64(size, sizeof affinity_here)) != 0) sys(sched_setaffinity, 0, size, mask);
   requeue(thread->tid, (uint32_t)sys(gettid));
   if (current->keep_ids) drop_capabilities();
   const struct warp_process_record *process = view_at(&current->image.process, struct warp_process_record, 0);
@@ -210,6 +211,7 @@ _Noreturn void restore_threads(struct restore *restore) {
   const struct warp_thread_record *leader = find_leader(&image->threads);
   const uint64_t all = ~0ul;
   current = restore;
+  sys(sched_getaffinity, 0, sizeof affinity_here, affinity_here);
   restore->new_tids = arena_allocate(&restore->arena, image->threads.count * sizeof(uint32_t));
   sys(rt_sigprocmask, 2 /* SIG_SETMASK */, &all, NULL, sizeof all);
   control->threads_expected = (uint32_t)image->threads.count;

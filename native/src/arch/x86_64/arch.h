@@ -80,6 +80,7 @@ struct arch_changed_call {
   uint64_t original[6]; /* as the program left them, put back afterwards */
   uint64_t return_address;
   uint64_t number;
+  uint64_t in_use; /* set to 0 when the program's registers are back */
 };
 
 /* As arch_repeat_call, with `changed->argument` in place of the program's; the program's registers come back afterwards. */

@@ -163,6 +163,7 @@ arch_changed_call_syscall_end:
     mov 80(%r11), %r8
     mov 88(%r11), %r9
     mov 96(%r11), %rcx
+    movq $0, 112(%r11)
     lea 256(%rsp), %rsp
     jmp *%rcx
 arch_changed_call_end:
