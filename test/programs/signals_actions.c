@@ -66,6 +66,7 @@ static void set_up(void) {
 static void verify(void) {
   for (int i = 1; i <= 64; i++) {
     if (i == SIGKILL || i == SIGSTOP) continue;
+    if (i == 33) continue; /* the C library's own: the engine takes its place while it stops the threads */
     struct kernel_action now;
     CHECK(read_action(i, &now) == 0);
     CHECK(now.handler == recorded[i].handler, "signal %d: handler %p, should be %p", i, now.handler, recorded[i].handler);

@@ -157,10 +157,35 @@ static void parse_request(char *text, struct request *request, enum log_level *l
   }
 }
 
+/*
+ * A program that has given up root or changed its user with setuid(2) has done so for the threads that the C library knows: the
+ * helper follows, so that images belong to the program's user.
+ */
+static void follow_user(void) {
+  char status[8192];
+  uint32_t user[3], group[3];
+  if (read_small_file("/proc/self/status", status, sizeof status) <= 0) return;
+  const char *uid = find_string(status, "\nUid:\t"), *gid = find_string(status, "\nGid:\t");
+  if (uid == NULL || gid == NULL) return;
+  uid += 6, gid += 6;
+  for (int i = 0; i < 3; i++) {
+    user[i] = (uint32_t)parse_decimal(&uid);
+    group[i] = (uint32_t)parse_decimal(&gid);
+    uid++, gid++;
+  }
+  uint32_t own[3];
+  sys(getresuid, &own[0], &own[1], &own[2]);
+  if (compare_bytes(own, user, sizeof own) == 0) return;
+  if (own[1] == 0) sys(setgroups, 0, NULL);
+  sys(setresgid, group[0], group[1], group[2]);
+  sys(setresuid, user[0], user[1], user[2]);
+}
+
 static void serve(int client) {
   static char text[8192];
   struct request request = {.timeout_ms = 10000, .client = client};
   struct peer_credentials peer;
+  follow_user();
   if (!client_allowed(client, &peer)) {
     client_send(&request, "Eprocess %ld belongs to user %ld and takes no commands from user %u", sys(getpid), sys(geteuid), peer.uid);
     return;
@@ -229,6 +254,7 @@ static void helper_begin(void) {
   sys(prctl, PR_SET_NAME, "warp-engine");
   close_inherited();
   log_sink = engine_log;
+  threads_begin();
   listener = (int)open_listener();
   if (listener < 0) log_error("this process cannot be checkpointed: its command socket cannot be opened: %s", error_text(listener));
 }

@@ -76,6 +76,8 @@ const struct arch_sigaction *freeze_program_action(void);
 void freeze_forget(struct freeze *freeze);
 /* Time-outs that run on from now, after a release or a restore. */
 void calls_resume(void);
+/* When the engine starts in a process, new or restored. */
+void threads_begin(void);
 
 /* Memory that belongs to the engine and is kept in images. */
 void *engine_memory(size_t size);

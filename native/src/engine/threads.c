@@ -197,6 +197,22 @@ static void thread_name(uint32_t tid, char *ret, size_t size) {
   if (n <= 0) ret[0] = 0;
 }
 
+/* Filters that come from outside (a container's) are there at restore too; those that the program adds would be lost. */
+static uint64_t filters_at_start;
+
+static uint64_t seccomp_filters(uint32_t tid) {
+  char path[64], text[8192];
+  format(path, sizeof path, "/proc/self/task/%u/status", tid);
+  if (read_small_file(path, text, sizeof text) <= 0) return filters_at_start;
+  const char *mode = find_string(text, "\nSeccomp:\t"), *count = find_string(text, "\nSeccomp_filters:\t");
+  if (mode != NULL && mode[10] == '1') return UINT64_MAX; /* strict mode */
+  if (count == NULL) return 0;
+  count += string_length("\nSeccomp_filters:\t");
+  return parse_decimal(&count);
+}
+
+void threads_begin(void) { filters_at_start = seccomp_filters((uint32_t)sys(gettid)); }
+
 static int fail_not_stopped(struct freeze *freeze, const struct request *request, struct failure *failure) {
   for (size_t i = 0; i < freeze->count; i++) {
     struct slot *slot = &freeze->slots[i];
@@ -278,6 +294,11 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
       }
       char name[32];
       thread_name(slot->tid, name, sizeof name);
+      if (seccomp_filters(slot->tid) != filters_at_start) {
+        fail(failure, "thread %u (%s) has a seccomp filter that the program has set, which cannot be kept: checkpoint it before it sets one", slot->tid, name);
+        slot->state = SLOT_GONE;
+        goto out;
+      }
       if (starts_with(name, "iou-")) {
         fail(failure, "thread %u (%s) works for io_uring, whose state cannot be kept: have the program use epoll (for Node.js: UV_USE_IO_URING=0)", slot->tid, name);
         slot->state = SLOT_GONE;

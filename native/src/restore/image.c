@@ -71,9 +71,84 @@ static void find_auxv(struct image *image) {
   }
 }
 
-int image_open(struct image *image, struct arena *arena, const char *path, struct failure *failure) {
+const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address) {
+  size_t low = 0, high = image->vmas.count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, middle);
+    if (address < vma->start) {
+      high = middle;
+    } else if (address >= vma->end) {
+      low = middle + 1;
+    } else {
+      return vma;
+    }
+  }
+  return NULL;
+}
+
+static int fail_record(const struct image *image, struct failure *failure, const char *table, size_t index, const char *what) {
+  return fail(failure, "%s: note %s, record %lu: %s: %s", image->path, table, index, what, damaged);
+}
+
+static bool in_kind(const struct image *image, uint64_t address, uint32_t kind) {
+  const struct warp_vma_record *vma = image_vma_at(image, address);
+  return vma != NULL && (kind == 0 || vma->kind == kind);
+}
+
+/* Highest address of user space with five-level page tables. */
+#define ADDRESS_END (1ul << 56)
+/* Far more than any kernel allows (fs.nr_open). */
+#define MOST_DESCRIPTORS (1u << 30)
+
+/* The metadata's hash says that nobody has damaged it; this, that whoever made it made sense. */
+static int check_records(const struct image *image, struct failure *failure) {
+  uint64_t end = 0, next = 0;
+  for (size_t i = 0; i < image->vmas.count; i++) {
+    const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
+    if (vma->start % PAGE_SIZE != 0 || vma->end % PAGE_SIZE != 0 || vma->start >= vma->end || vma->start < end || vma->end > ADDRESS_END || vma->start == 0) return fail_record(image, failure, "vmas", i, "impossible addresses");
+    if (vma->kind == WARP_VMA_FILE && vma->file >= image->files.count) return fail_record(image, failure, "vmas", i, "no such file");
+    if (vma->kind == WARP_VMA_OBJECT && vma->object >= image->objects.count) return fail_record(image, failure, "vmas", i, "no such object");
+    end = vma->end;
+    for (; next < image->segment_count; next++) {
+      const Elf64_Phdr *segment = &image->segments[next];
+      if (segment->p_type != PT_LOAD) continue;
+      if (segment->p_vaddr >= vma->end) break;
+      if (segment->p_vaddr < vma->start || segment->p_vaddr + segment->p_memsz > vma->end) return fail_record(image, failure, "vmas", i, "a segment reaches over its end");
+    }
+  }
+  for (size_t i = 0; i < image->descriptions.count; i++) {
+    const struct warp_description_record *description = view_at(&image->descriptions, struct warp_description_record, i);
+    const size_t counts[] = {
+        [WARP_DESCRIPTION_SOCKET] = image->sockets.count + 1,     [WARP_DESCRIPTION_EVENTFD] = image->eventfds.count + 1, [WARP_DESCRIPTION_TIMERFD] = image->timerfds.count + 1,
+        [WARP_DESCRIPTION_SIGNALFD] = image->signalfds.count + 1, [WARP_DESCRIPTION_OBJECT] = image->objects.count + 1,   [WARP_DESCRIPTION_PIPE] = image->pipes.count + 1,
+    };
+    size_t count = description->kind < sizeof counts / sizeof counts[0] ? counts[description->kind] : 0;
+    if (count != 0 && description->detail >= count - 1) return fail_record(image, failure, "descriptions", i, "refers to what is not there");
+  }
+  for (size_t i = 0; i < image->descriptors.count; i++) {
+    const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, i);
+    if (descriptor->number >= MOST_DESCRIPTORS || descriptor->description >= image->descriptions.count) return fail_record(image, failure, "descriptors", i, "impossible number or open file");
+  }
+  for (size_t i = 0; i < image->inotify_watches.count; i++)
+    if (view_at(&image->inotify_watches, struct warp_inotify_watch_record, i)->watch > 1u << 24) return fail_record(image, failure, "inotify_watches", i, "impossible watch number");
+  for (size_t i = 0; i < image->timers.count; i++)
+    if (view_at(&image->timers, struct warp_timer_record, i)->id < 0) return fail_record(image, failure, "timers", i, "impossible id");
+  for (size_t i = 0; i < image->threads.count; i++) {
+    const struct warp_thread_record *thread = view_at(&image->threads, struct warp_thread_record, i);
+    if ((thread->flags & WARP_THREAD_EXITED) != 0) continue;
+    if (!in_kind(image, thread->context, 0) || !in_kind(image, thread->resume_stack, 0)) return fail_record(image, failure, "threads", i, "its signal frame is in no memory area");
+  }
+  const struct warp_process_record *process = view_at(&image->process, struct warp_process_record, 0);
+  const uint64_t engine[] = {process->control, process->resume_entry, process->helper_entry, process->helper_stack - 8};
+  for (size_t i = 0; i < sizeof engine / sizeof engine[0]; i++)
+    if (!in_kind(image, engine[i], WARP_VMA_ENGINE)) return fail_record(image, failure, "process", 0, "the engine's entry points are in no area of the engine");
+  return 0;
+}
+
+int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, struct failure *failure) {
   format(image->path, sizeof image->path, "%s", path);
-  long fd = open_file(path, O_RDONLY | O_CLOEXEC, 0);
+  long fd = open_fd >= 0 ? open_fd : open_file(path, O_RDONLY | O_CLOEXEC, 0);
   struct file_status *status = &image->status;
   if (fd >= 0) sys(fstat, fd, status);
   if (fd >= 0 && (status->mode & S_IFMT) == S_IFDIR) {
@@ -116,23 +191,7 @@ int image_open(struct image *image, struct arena *arena, const char *path, struc
 #undef VIEW
   if (image->image.count != 1 || image->process.count != 1 || image->threads.count == 0 || image->vmas.count == 0) return fail(failure, "%s: the notes image, process, threads or vmas are missing: %s", image->path, damaged);
   find_auxv(image);
-  return 0;
-}
-
-const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address) {
-  size_t low = 0, high = image->vmas.count;
-  while (low < high) {
-    size_t middle = (low + high) / 2;
-    const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, middle);
-    if (address < vma->start) {
-      high = middle;
-    } else if (address >= vma->end) {
-      low = middle + 1;
-    } else {
-      return vma;
-    }
-  }
-  return NULL;
+  return check_records(image, failure);
 }
 
 uint32_t image_new_tid(const struct restore *restore, uint32_t tid) {

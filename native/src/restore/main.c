@@ -135,11 +135,11 @@ static void restore_in_place(void *argument) {
   struct failure *failure = &restore->failure;
   char path[4300];
   format(path, sizeof path, "%s", restore->image.path);
-  sys(close, restore->image.fd);
+  int image_fd = restore->image.fd;
   fill_bytes(&restore->image, 0, sizeof restore->image);
   restore->arena = (struct arena){NULL};
   /* Everything that points into memory is made again, here. */
-  if (image_open(&restore->image, &restore->arena, path, failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->arena, path, image_fd, failure) < 0) bad(restore);
   phase(restore, &restore->stats.metadata_us);
   uint32_t highest = 2;
   for (size_t i = 0; i < restore->image.descriptors.count; i++) {
@@ -168,6 +168,7 @@ static void restore_in_place(void *argument) {
     }
     stats_fd = move_descriptor(restore, (int)fd);
   }
+  if (become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
   if (check_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
   phase(restore, &restore->stats.files_us);
   if (create_objects(restore) < 0 || restore_descriptors(restore) < 0) bad(restore);
@@ -214,7 +215,7 @@ int program_main(int argc, char **argv, char **environment) {
   if (status != 0) return status;
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
-  if (image_open(&restore->image, &restore->arena, path, &restore->failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->arena, path, -1, &restore->failure) < 0) bad(restore);
   log_debug("%s: format %u.%u, %lu segments, %lu memory areas, %lu threads, %lu descriptors", restore->image.path, restore->image.anchor.format_major, restore->image.anchor.format_minor, restore->image.segment_count,
             restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count);
   if (restore->options.keep_pid && restore_in_namespace(restore) < 0) bad(restore);

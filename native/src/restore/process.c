@@ -39,12 +39,34 @@ static void restore_limits(const struct warp_process_record *process) {
   }
 }
 
+/* Root that restores another user's image becomes that user, before anything of the image is opened. */
+int become_user(struct restore *restore) {
+  const struct warp_process_record *process = view_at(&restore->image.process, struct warp_process_record, 0);
+  uint32_t uid = (uint32_t)sys(geteuid);
+  if (uid == process->uid[1]) return 0;
+  if (uid != 0) {
+    log_info("the program ran as user %u, and goes on as user %u", process->uid[1], uid);
+    return 0;
+  }
+  size_t size;
+  const uint8_t *groups = view_bytes(&restore->image.process, process->groups, &size);
+  long error = sys(setgroups, size / 4, groups);
+  if (error == 0) error = sys(setresgid, process->gid[0], process->gid[1], process->gid[2]);
+  if (error == 0) error = sys(setresuid, process->uid[0], process->uid[1], process->uid[2]);
+  return error < 0 ? fail(&restore->failure, "the program ran as user %u, and that user cannot be taken on: %s: restore it as that user", process->uid[1], error_text(error)) : 0;
+}
+
+int enter_directory(struct restore *restore) {
+  const struct image *image = &restore->image;
+  char *cwd = view_string(&image->process, &restore->arena, view_at(&image->process, struct warp_process_record, 0)->cwd);
+  long error = sys(chdir, cwd);
+  return error < 0 ? fail(&restore->failure, "cannot enter the working directory %s: %s: make it", cwd, error_text(error)) : 0;
+}
+
 int restore_process(struct restore *restore) {
   struct image *image = &restore->image;
   const struct warp_process_record *process = view_at(&image->process, struct warp_process_record, 0);
-  char *cwd = view_string(&image->process, &restore->arena, process->cwd);
-  long error = sys(chdir, cwd);
-  if (error < 0) return fail(&restore->failure, "cannot enter the working directory %s: %s: make it", cwd, error_text(error));
+  long error;
   sys(umask, process->umask);
   sys(personality, process->personality);
   restore_memory_layout(restore, process);

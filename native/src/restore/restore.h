@@ -72,8 +72,11 @@ int restore_in_namespace(struct restore *restore);
 void drop_capabilities(void);
 
 /* ---- image.c ---- */
-/* Opens and checks the image: header, anchor, sizes, hash, notes. Reads nothing but metadata. */
-int image_open(struct image *image, struct arena *arena, const char *path, struct failure *failure);
+/*
+ * Opens and checks the image: header, anchor, sizes, hash, notes, and that no record refers to what is not there. Reads nothing but
+ * metadata. With `fd` >= 0 that is the file, already open, and `path` only its name.
+ */
+int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, struct failure *failure);
 /* The VMA that holds an address; NULL for none. */
 const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address);
 uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
@@ -106,6 +109,8 @@ int restore_memory(struct restore *restore);
 int restore_vdso(struct restore *restore);
 
 /* ---- process.c ---- */
+int become_user(struct restore *restore);
+int enter_directory(struct restore *restore);
 int restore_process(struct restore *restore);
 int restore_timers(struct restore *restore);
 _Noreturn void restore_threads(struct restore *restore);
