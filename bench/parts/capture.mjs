@@ -1,6 +1,6 @@
 /** How fast memory becomes a durable image, beside a plain write of as many bytes to the same file system. */
 import { rmSync } from 'node:fs';
-import { cpuTime, helper, lacks } from '../support/host.mjs';
+import { cpuTime, executables, lacks } from '../support/host.mjs';
 import { checkpoint, measuredPrograms, newPath, start } from '../support/program.mjs';
 import { alternate, median, milliseconds, ratio, showRatio, table, throughput, verdict } from '../support/report.mjs';
 
@@ -21,10 +21,15 @@ async function captureOnce(program, args) {
   };
 }
 
-async function writeOnce(bytes) {
-  const [, write, fsync, cpu] = /write (\d+) fsync (\d+) cpu (\d+)/
-    .exec(await helper('plain_write', [newPath('plain'), bytes]))
-    .map(Number);
+/** Leaves the same ground before a capture as there is before a plain write. */
+async function prepare(writer, bytes) {
+  writer.child.stdin.write(`prepare ${bytes}\n`);
+  await writer.line(/prepared\n/);
+}
+
+async function writeOnce(writer, bytes) {
+  writer.child.stdin.write(`write ${bytes}\n`);
+  const [, write, fsync, cpu] = (await writer.line(/write (\d+) fsync (\d+) cpu (\d+)\n/)).map(Number);
   return { bytes, written: write, durable: write + fsync, cpu };
 }
 
@@ -36,12 +41,14 @@ export async function capture(options) {
       console.log(`  ${measured.title}: skipped: ${lack}`);
       continue;
     }
+    const writer = start([executables.plain_write, newPath('plain')]);
     let program;
-    let bytes;
+    let bytes = measured.bytes;
     const runs = await alternate({
       live: async () => {
         program = start(measured.command, { engine: true });
         const before = await measured.warmUp(program);
+        await prepare(writer, bytes);
         const captured = await captureOnce(program, ['--leave-running']);
         const after = await measured.answer(program);
         if (after.answers !== before.answers + 1 || after.startedAt !== before.startedAt)
@@ -49,9 +56,13 @@ export async function capture(options) {
         bytes = captured.bytes;
         return captured;
       },
-      plain: () => writeOnce(bytes),
-      capture: () => captureOnce(program, []),
+      plain: () => writeOnce(writer, bytes),
+      capture: async () => {
+        await prepare(writer, bytes);
+        return captureOnce(program, []);
+      },
     });
+    await writer.kill();
     const speed = (way, until) => runs[way].map((run) => run.bytes / run[until]);
     const ratios = Object.fromEntries(
       ['capture', 'live'].map((way) => [way, ['written', 'durable'].map((until) => ratio(speed(way, until), speed('plain', until)))]),
