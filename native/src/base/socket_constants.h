@@ -42,6 +42,7 @@
 #define IPPROTO_IPV6_ 41
 #define MSG_PEEK_ 0x2
 #define MSG_TRUNC_ 0x20
+#define MSG_CTRUNC_ 0x8
 #define MSG_DONTWAIT_ 0x40
 #define MSG_NOSIGNAL_ 0x4000
 

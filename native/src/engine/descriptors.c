@@ -23,14 +23,18 @@
 #define F_SEAL_SEAL_ 1u
 #define O_PATH_ 010000000u
 
-struct open_descriptor {
-  uint32_t number;
-  uint32_t description;
+/* Beside each record of descriptions: what tells it from others before kcmp(2) is asked. */
+struct known_description {
+  uint64_t device;
+  uint64_t inode;
+  uint64_t hash;
+  uint32_t number; /* a descriptor of it */
 };
 
 struct collection {
   struct capture *capture;
   struct list numbers; /* uint32_t, ascending */
+  struct list known;   /* struct known_description */
   char path[4200];
   char information[64 * 1024]; /* /proc/thread-self/fdinfo/N */
 };
@@ -170,13 +174,25 @@ static int add_anonymous(struct collection *collection, uint32_t fd, struct warp
   return refuse(collection, fd, "is of a kind that cannot be kept", "close it before the checkpoint");
 }
 
+/* Whether the path still names the open file: it may have been removed, or replaced. */
+static bool leads_back(const struct collection *collection, const struct file_status *status) {
+  struct file_status there;
+  return sys(newfstatat, AT_FDCWD_, collection->path, &there, 0) == 0 && there.device == status->device && there.inode == status->inode;
+}
+
+/* What fdinfo tells of the open file, without what belongs to the descriptor: equal for descriptors that share it. */
+static uint64_t information_hash(const struct collection *collection) {
+  const char *flags = find_string(collection->information, "flags:"), *rest = flags == NULL ? NULL : find_character(flags, '\n');
+  return rest == NULL ? 0 : xxh64(rest, string_length(rest));
+}
+
 static int add_description(struct collection *collection, uint32_t fd, const struct file_status *status, uint32_t *ret) {
   struct capture *capture = collection->capture;
-  for (size_t i = 0; i < capture->descriptors.records.count; i++) {
-    const struct warp_descriptor_record *other = table_at(&capture->descriptors, struct warp_descriptor_record, i);
-    const struct warp_description_record *description = description_at(capture, other->description);
-    if (description->device == status->device && description->inode == status->inode && same_description((int)other->number, (int)fd)) {
-      *ret = other->description;
+  const uint64_t hash = information_hash(collection);
+  for (size_t i = 0; i < collection->known.count; i++) {
+    const struct known_description *known = list_at(&collection->known, struct known_description, i);
+    if (known->inode == status->inode && known->device == status->device && known->hash == hash && same_description((int)known->number, (int)fd)) {
+      *ret = (uint32_t)i;
       return 0;
     }
   }
@@ -199,18 +215,23 @@ static int add_description(struct collection *collection, uint32_t fd, const str
   if (starts_with(collection->path, "anon_inode:")) {
     result = add_anonymous(collection, fd, &made);
   } else if (format_bits == S_IFREG) {
-    if (starts_with(collection->path, "/memfd:") || (status->link_count == 0 && (made.status_flags & O_PATH_) == 0)) {
-      result = add_object(collection, fd, status, &made);
-    } else {
-      made.kind = WARP_DESCRIPTION_FILE;
+    made.kind = WARP_DESCRIPTION_FILE;
+    if (starts_with(collection->path, "/memfd:") || (collection->path[0] == '/' && !leads_back(collection, status))) {
+      /* No path leads to it any more: its content goes into the image. */
+      result = (made.status_flags & O_PATH_) != 0 ? refuse(collection, fd, "is a file that has been removed", "close it before the checkpoint") : add_object(collection, fd, status, &made);
+    } else if (collection->path[0] != '/') {
+      result = refuse(collection, fd, "is of a kind that cannot be kept", "close it before the checkpoint");
+    } else if (starts_with(collection->path, "/proc/") && find_string(collection->path, "/task/") != NULL) {
+      result = refuse(collection, fd, "belongs to a thread, which will have another id", "close it before the checkpoint");
     }
   } else if (format_bits == S_IFDIR) {
     made.kind = WARP_DESCRIPTION_DIRECTORY;
-    if (status->link_count == 0) result = refuse(collection, fd, "is a directory that has been removed", "close it before the checkpoint");
+    if (!leads_back(collection, status)) result = refuse(collection, fd, "is a directory that has been removed", "close it before the checkpoint");
   } else if (format_bits == S_IFCHR) {
     result = add_character_device(collection, fd, status, &made);
   } else if (format_bits == S_IFIFO) {
     made.kind = starts_with(collection->path, "pipe:") ? WARP_DESCRIPTION_PIPE : WARP_DESCRIPTION_FIFO;
+    if (made.kind == WARP_DESCRIPTION_FIFO && !leads_back(collection, status)) result = refuse(collection, fd, "is a FIFO that has been removed", "close it before the checkpoint");
   } else if (format_bits == S_IFSOCK) {
     made.kind = WARP_DESCRIPTION_SOCKET;
     result = capture_socket(capture, (int)fd, status->inode, collection->path, &made.detail);
@@ -220,6 +241,8 @@ static int add_description(struct collection *collection, uint32_t fd, const str
   if (result < 0) return -1;
   made.path = table_string(&capture->descriptions, collection->path);
   *ret = (uint32_t)capture->descriptions.records.count;
+  struct known_description *known = list_add(&collection->known);
+  *known = (struct known_description){status->device, status->inode, hash, fd};
   struct warp_description_record *description = table_add(&capture->descriptions);
   *description = made;
   return 0;
@@ -419,6 +442,7 @@ static long collect(void *argument) {
   struct collection *collection = argument;
   struct capture *capture = collection->capture;
   list_init(&collection->numbers, &capture->arena, sizeof(uint32_t));
+  list_init(&collection->known, &capture->arena, sizeof(struct known_description));
   long error = for_each_entry("/proc/thread-self/fd", add_number, collection);
   if (error < 0) return fail(capture->failure, "cannot list descriptors in /proc/thread-self/fd: %s", error_text(error));
   list_sort(&collection->numbers, less_number);

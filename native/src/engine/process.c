@@ -166,7 +166,10 @@ int capture_process(struct capture *capture) {
     process->itimer[i][1] = (uint64_t)(timer.interval_seconds * 1000000 + timer.interval_microseconds);
   }
   if (process->start_brk == 0) return fail(capture->failure, "/proc/PID/stat does not tell this process's memory layout: it must be dumpable (prctl PR_SET_DUMPABLE)");
-  if (read_link("/proc/thread-self/cwd", text, sizeof text) >= 0) process->cwd = table_string(table, text);
+  struct file_status directory;
+  if (read_link("/proc/thread-self/cwd", text, sizeof text) < 0 || sys(newfstatat, AT_FDCWD_, text, &directory, 0) < 0)
+    return fail(capture->failure, "the working directory %s has been removed: change to another one before the checkpoint", text);
+  process->cwd = table_string(table, text);
   if (read_link("/proc/thread-self/root", text, sizeof text) >= 0) process->root = table_string(table, text);
   uint32_t groups[256];
   long group_count = sys(getgroups, 256, groups);

@@ -105,32 +105,58 @@ static struct warp_slice capture_options(struct capture *capture, int fd, uint32
   return table_bytes(&capture->sockets, options.bytes, options.size);
 }
 
+/* struct msghdr of 64-bit machines. */
+struct message_header {
+  void *name;
+  uint32_t name_size;
+  uint32_t padding;
+  struct io_vector *vectors;
+  uint64_t vector_count;
+  void *control;
+  uint64_t control_size;
+  int32_t flags;
+  uint32_t padding_2;
+};
+
 /* Queued messages, without taking them: SO_PEEK_OFF moves on while MSG_PEEK leaves everything in place (socket(7), Unix sockets). */
-static struct warp_slice peek_messages(struct capture *capture, int fd, uint32_t type) {
+static int peek_messages(struct capture *capture, int fd, uint32_t type, struct warp_slice *ret) {
   struct buffer data, stream;
   buffer_init(&data, &capture->arena);
   buffer_init(&stream, &capture->arena);
   const int32_t from_start = 0, off = -1;
-  if (sys(setsockopt, fd, SOL_SOCKET_, SO_PEEK_OFF_, &from_start, sizeof from_start) < 0) return (struct warp_slice){0, 0};
+  if (sys(setsockopt, fd, SOL_SOCKET_, SO_PEEK_OFF_, &from_start, sizeof from_start) < 0) return 0;
   const size_t capacity = 256 * KIB;
   uint8_t *part = arena_allocate(&capture->arena, capacity);
   long n;
-  while ((n = sys(recvfrom, fd, part, capacity, MSG_PEEK_ | MSG_DONTWAIT_ | MSG_TRUNC_)) > 0) {
+  struct io_vector vector = {part, capacity};
+  /* Room for the sender's credentials where the program asked for them, and for no descriptor: those would be opened here. */
+  uint64_t credentials[4];
+  const uint64_t control_size = option(fd, SOL_SOCKET_, SO_PASSCRED_) == 1 ? sizeof credentials : 0;
+  struct message_header header;
+  for (;;) {
+    header = (struct message_header){.vectors = &vector, .vector_count = 1, .control = credentials, .control_size = control_size};
+    n = sys(recvmsg, fd, &header, MSG_PEEK_ | MSG_DONTWAIT_ | MSG_TRUNC_);
+    if (n <= 0) break;
+    if ((header.flags & MSG_CTRUNC_) != 0) {
+      sys(setsockopt, fd, SOL_SOCKET_, SO_PEEK_OFF_, &off, sizeof off);
+      return fail(capture->failure, "descriptor %d: a descriptor is under way in its queue (SCM_RIGHTS), which cannot be kept: receive it before the checkpoint", fd);
+    }
     if (type == SOCK_STREAM_) {
       buffer_append(&stream, part, (size_t)n);
       continue;
     }
-    const uint32_t header[2] = {(uint32_t)n, 0};
-    buffer_append(&data, header, sizeof header);
+    const uint32_t prefix[2] = {(uint32_t)n, 0};
+    buffer_append(&data, prefix, sizeof prefix);
     copy_bytes(buffer_add(&data, round_up((size_t)n, 8)), part, min_u64((uint64_t)n, capacity));
   }
   sys(setsockopt, fd, SOL_SOCKET_, SO_PEEK_OFF_, &off, sizeof off);
   if (stream.size > 0) {
-    const uint32_t header[2] = {(uint32_t)stream.size, 0};
-    buffer_append(&data, header, sizeof header);
+    const uint32_t prefix[2] = {(uint32_t)stream.size, 0};
+    buffer_append(&data, prefix, sizeof prefix);
     copy_bytes(buffer_add(&data, round_up(stream.size, 8)), stream.bytes, stream.size);
   }
-  return table_bytes(&capture->sockets, data.bytes, data.size);
+  *ret = table_bytes(&capture->sockets, data.bytes, data.size);
+  return 0;
 }
 
 int capture_socket(struct capture *capture, int fd, uint64_t inode, const char *path, uint32_t *detail) {
@@ -183,7 +209,8 @@ int capture_socket(struct capture *capture, int fd, uint64_t inode, const char *
       fill_bytes(&info, 0, sizeof info);
       size = sizeof info;
       if (sys(getsockopt, fd, IPPROTO_TCP_, TCP_INFO, &info, &size) == 0) tcp_state = info.tcpi_state;
-      if (tcp_state != 7 /* TCP_CLOSE */ && tcp_state != 0) socket.state = WARP_SOCKET_CONNECTED;
+      /* A connection that has ended keeps its local address, which is the listener's: it must not be bound again. */
+      if ((tcp_state != 7 /* TCP_CLOSE */ && tcp_state != 0) || info.tcpi_segs_in > 0 || info.tcpi_segs_out > 0) socket.state = WARP_SOCKET_CONNECTED;
     }
   }
   if (socket.family == AF_UNIX_ && socket.local.length > 3) {
@@ -195,7 +222,8 @@ int capture_socket(struct capture *capture, int fd, uint64_t inode, const char *
   struct warp_socket_record *record = table_add(&capture->sockets);
   *record = socket;
   if (socket.family == AF_UNIX_ && socket.state != WARP_SOCKET_LISTENING) {
-    struct warp_slice data = peek_messages(capture, fd, socket.type);
+    struct warp_slice data = {0, 0};
+    if (peek_messages(capture, fd, socket.type, &data) < 0) return -1;
     table_at(&capture->sockets, struct warp_socket_record, *detail)->data = data;
   }
   return 0;

@@ -79,12 +79,13 @@ static void add_reference(struct writer *writer, uint64_t address, uint32_t tid,
 
 /*
  * The same for the writer of a write-locked pthread_rwlock_t, whose unlock asks who holds it (glibc,
- * sysdeps/x86/nptl/bits/struct_rwlock.h: readers, writers, two futex words, two pads, the writer, shared).
+ * sysdeps/x86/nptl/bits/struct_rwlock.h: readers, writers, two futex words, two pads, the writer, shared, pads, kind).
  */
 static void check_writer(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
-  if (words_before < 6 || words_after < 2) return;
-  bool write_locked = (at[-6] & 3) == 3, padded = at[-2] == 0 && at[-1] == 0, futexes = at[-4] <= 3 && at[-3] <= 3;
-  if (write_locked && padded && futexes && at[1] <= 1 && is_thread_id(writer->capture, at[0])) add_reference(writer, address, at[0], WARP_TID_MUTEX);
+  if (words_before < 6 || words_after < 7) return;
+  bool write_locked = (at[-6] & 3) == 3 && at[-5] <= 0xffff, futexes = at[-4] <= 3 && at[-3] <= 3 && (at[-3] & 1) == 1;
+  bool padded = (at[-2] | at[-1] | at[3] | at[4] | at[5]) == 0 && (at[2] & ~0xffu) == 0;
+  if (write_locked && padded && futexes && at[1] <= 1 && at[6] <= 2 && is_thread_id(writer->capture, at[0])) add_reference(writer, address, at[0], WARP_TID_MUTEX);
 }
 
 /*

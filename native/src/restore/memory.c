@@ -259,8 +259,23 @@ static void find_image_in_maps(struct restore *restore, struct warp_control *con
   }
 }
 
+/* Every direct mapping may split an area in three: where the kernel's limit of areas is near, memory is read. */
+static void mind_area_limit(struct restore *restore) {
+  char text[32];
+  uint64_t limit = 65530, direct = 0;
+  if (read_small_file("/proc/sys/vm/max_map_count", text, sizeof text) > 0) {
+    const char *at = text;
+    limit = parse_decimal(&at);
+  }
+  for (uint64_t i = 0; i < restore->image.segment_count; i++) direct += restore->image.segments[i].p_type == PT_LOAD && restore->image.segments[i].p_filesz >= DIRECT_MINIMUM;
+  if (restore->image.vmas.count + 2 * direct + 64 <= limit) return;
+  log_info("%lu memory areas and %lu direct mappings come near the limit of %lu areas (vm.max_map_count): all memory is read", restore->image.vmas.count, direct, limit);
+  restore->options.direct_map = false;
+}
+
 int restore_memory(struct restore *restore) {
   struct image *image = &restore->image;
+  mind_area_limit(restore);
   struct reader *reader = arena_allocate(&restore->arena, sizeof *reader);
   struct list protect_later;
   list_init(&protect_later, &restore->arena, sizeof(const struct warp_vma_record *));
