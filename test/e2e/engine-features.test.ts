@@ -52,12 +52,19 @@ describe('warp.h', () => {
   it('lets a program checkpoint itself: refused, left running, ended, restored', async () => {
     const scratch = makeDirectory();
     const program = join(scratch, 'checkpoints_itself');
+    const library = dirname(projectFile('native/build/libwarp.so'));
+    const source = join(projectRoot, 'test/e2e/fixtures/checkpoints_itself.c');
+    const include = `-I${join(projectRoot, 'native/include')}`;
     const compiled = spawnSync('cc', [
       '-Wall',
       '-Werror',
-      ...['-I', join(projectRoot, 'native/include')],
-      ...['-o', program, join(projectRoot, 'test/e2e/fixtures/checkpoints_itself.c')],
-      ...['-L', join(projectRoot, 'native/build'), '-lwarp', `-Wl,-rpath,${dirname(projectFile('native/build/libwarp.so'))}`],
+      include,
+      '-o',
+      program,
+      source,
+      `-L${library}`,
+      '-lwarp',
+      `-Wl,-rpath,${library}`,
     ]);
     expect(compiled.stderr.toString()).toBe('');
     const image = join(scratch, 'image');
@@ -75,10 +82,8 @@ describe('warp.h', () => {
   it.each(['c', 'c++'])('stands alone in %s', (language) => {
     const standard = language === 'c' ? '-std=c99' : '-std=c++11';
     for (const header of ['warp.h', 'warp_image.h']) {
-      const result = spawnSync('cc', [
-        ...['-x', language, standard, '-Wall', '-Wextra', '-pedantic', '-fsyntax-only'],
-        join(projectRoot, 'native/include', header),
-      ]);
+      const file = join(projectRoot, 'native/include', header);
+      const result = spawnSync('cc', ['-x', language, standard, '-Wall', '-Wextra', '-pedantic', '-fsyntax-only', file]);
       expect(result.stderr.toString().replaceAll(/.*pragma once.*\n/g, '')).toBe('');
     }
   });
