@@ -299,7 +299,7 @@ async function threadItems(image: Image): Promise<Items> {
   for (const { location, ...thread } of threads) {
     const place = location.symbol ?? (location.module === null ? null : `${location.module}+${location.module_offset}`);
     const key = `thread ${thread.fs_base}${thread.name === null ? '' : ` ${thread.name}`}`;
-    found.set(key, { ...thread, stack_pointer: null, fs_base: null, gs_base: null, location: place });
+    found.set(key, { ...thread, stack_pointer: null, frames: null, fs_base: null, gs_base: null, location: place });
   }
   return found;
 }

@@ -1,9 +1,11 @@
+import { basename } from 'node:path';
 import { Flags } from '@oclif/core';
 import type { Image, Thread } from '../elf/image.js';
 import { type X86Register } from '../elf/kernel-notes/prstatus.js';
 import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
 import { Modules } from '../elf/modules.js';
 import { signalName, signalNames } from '../elf/signals.js';
+import { stacksOf } from '../elf/stacks.js';
 import { systemCallName } from '../elf/system-calls.js';
 import { threads } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
@@ -15,6 +17,7 @@ import { frameOf, frameText } from './locations.js';
 
 type Document = Static<typeof threads>;
 type Row = Document['threads'][number];
+type Frame = NonNullable<Row['frames']>[number];
 type Registers = NonNullable<Row['registers']>;
 
 const DISPLAY_ORDER: X86Register[] = [
@@ -26,18 +29,38 @@ const POLICIES: Record<number, string> = { 0: 'other', 1: 'fifo', 2: 'round-robi
 
 export default class Threads extends ImageCommand {
   static override summary = 'Show every thread: where it was, in which system call, its signal mask and registers.';
-  static override examples = ['<%= config.bin %> threads /tmp/image', '<%= config.bin %> threads core.1234 --registers'];
+  static override examples = [
+    '<%= config.bin %> threads /tmp/image',
+    '<%= config.bin %> threads core.1234 --registers',
+    '<%= config.bin %> threads /tmp/image --stack',
+  ];
   static override args = { image: imageArgument };
-  static override flags = { registers: Flags.boolean({ char: 'r', description: 'All registers: integer, x87, SSE, AVX and AVX-512.' }) };
+  static override flags = {
+    registers: Flags.boolean({ char: 'r', description: 'All registers: integer, x87, SSE, AVX and AVX-512.' }),
+    stack: Flags.boolean({ char: 's', description: 'The frames of each stack, unwound by gdb or eu-stack, whichever is installed.' }),
+  };
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Threads);
     return this.inspect(
       args.image,
       flags.json ?? false,
-      (image) => collectThreads(image, flags.registers ?? false),
+      async (image) => {
+        const document = await collectThreads(image, flags.registers ?? false);
+        if (flags.stack) await addStacks(image, document);
+        if (!flags.json && document.stacks?.problem) this.warnUser(printable(document.stacks.problem));
+        return document;
+      },
       (document) => this.render(document, flags.registers ?? false),
     );
+  }
+
+  private frameLine({ pc, function: name, module, module_offset: offset, file, line, generated }: Frame): string {
+    const { style } = this;
+    const where = file === null ? '' : ` at ${basename(file)}${line === null ? '' : `:${line}`}`;
+    const inside = module === null ? '' : ` (${printable(basename(module))})`;
+    const what = name ?? (generated ? '[generated code]' : module === null ? '??' : `${printable(basename(module))}+${offset}`);
+    return `${pc === null ? style.dim('inlined'.padEnd(14)) : `0x${pc.slice(2).padStart(12, '0')}`} ${style.cyan(printable(what))}${printable(where)}${name === null ? '' : style.dim(inside)}`;
   }
 
   private *render({ threads: rows }: Document, registers: boolean): Generator<string> {
@@ -63,8 +86,29 @@ export default class Threads extends ImageCommand {
     for (const line of lines) {
       yield line;
       const row = rows[index++]!;
+      for (const [number, frame] of (row.frames ?? []).entries()) yield `  ${style.dim(`#${number}`.padEnd(4))} ${this.frameLine(frame)}`;
+      if (row.frames && !row.registers) yield '';
       if (registers && row.registers) yield* registerLines(row.registers, (text) => style.dim(text));
     }
+  }
+}
+
+/** Adds what a debugger says of the stacks. */
+async function addStacks(image: Image, document: Document): Promise<void> {
+  const { tool, problem, frames } = await stacksOf(image);
+  document.stacks = { tool, problem };
+  for (const row of document.threads) {
+    const stack = frames.get(row.tid);
+    if (!stack) continue;
+    row.frames = stack.map(({ pc, function: name, file, line, location, generated }) => ({
+      pc: pc === null ? null : hex(pc),
+      function: name,
+      module: location?.module ?? null,
+      module_offset: location?.moduleOffset ? hex(location.moduleOffset) : null,
+      file,
+      line,
+      generated,
+    }));
   }
 }
 
@@ -143,9 +187,10 @@ export async function collectThreads(image: Image, registers: boolean): Promise<
       nice: record?.nice ?? null,
       scheduling_policy: record ? (POLICIES[record.scheduling_policy] ?? String(record.scheduling_policy)) : null,
       registers: registers ? registersOf(image, thread) : null,
+      frames: null,
     });
   }
-  return { image: image.source.name, warnings: image.warnings, threads: rows };
+  return { image: image.source.name, warnings: image.warnings, stacks: null, threads: rows };
 }
 
 /** The system call that a thread was in, by name. */

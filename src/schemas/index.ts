@@ -86,6 +86,12 @@ const frame = object({
 export const threads = object({
   image,
   warnings,
+  stacks: nullable(
+    object({
+      tool: nullable(string('gdb or eu-stack: what unwound the stacks')),
+      problem: nullable(string('what is missing or went wrong')),
+    }),
+  ),
   threads: array(
     object({
       tid: integer(),
@@ -116,6 +122,20 @@ export const threads = object({
           opmask: map(hexadecimal()),
           pkru: nullable(hexadecimal()),
         }),
+      ),
+      frames: nullable(
+        array(
+          object({
+            pc: nullable(hexadecimal('null: a function that the compiler put into its caller')),
+            function: nullable(string()),
+            module: nullable(string('path of the mapped file')),
+            module_offset: nullable(hexadecimal('of the address in the file')),
+            file: nullable(string('source file')),
+            line: nullable(integer()),
+            generated: boolean('code that a virtual machine made: Java, JavaScript …'),
+          }),
+          'with --stack, innermost first, at most 256',
+        ),
       ),
     }),
   ),
