@@ -15,6 +15,7 @@ import Maps from './maps.js';
 import Mem from './mem.js';
 import Notes from './notes.js';
 import Ps from './ps.js';
+import Redact from './redact.js';
 import Restore from './restore.js';
 import Run from './run.js';
 import Schema from './schema.js';
@@ -43,6 +44,7 @@ export const COMMANDS: Record<string, Command.Class> = {
   diff: Diff,
   decode: Decode,
   encode: Encode,
+  redact: Redact,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

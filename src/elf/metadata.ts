@@ -358,15 +358,19 @@ function tableJson(fields: Fields, payload: Buffer): Pick<NoteJson, 'record_size
   const length = payload.readUInt32LE(4);
   const heapSize = payload.readBigUInt64LE(8);
   const heapAt = TABLE_HEADER_SIZE + recordSize * length;
-  const { places, size } = layoutOf(fields);
-  if (recordSize < size || BigInt(heapAt) + heapSize > BigInt(payload.length)) return null;
+  const { places, size } = knownPart(fields, recordSize);
+  if (BigInt(heapAt) + heapSize > BigInt(payload.length)) return null;
   const heap = payload.subarray(heapAt, heapAt + Number(heapSize));
   const slices: [number, number][] = [];
   const records: RecordJson[] = [];
   for (let index = 0; index < length; index++) {
     const raw = payload.subarray(TABLE_HEADER_SIZE + index * recordSize, TABLE_HEADER_SIZE + (index + 1) * recordSize);
-    const record = recordJson(fields, raw);
+    const padded = Buffer.alloc(Math.max(raw.length, layoutOf(fields).size));
+    raw.copy(padded);
+    const all = recordJson(fields, padded);
+    const record: RecordJson = {};
     for (const { name, type, offset } of places) {
+      record[name] = all[name]!;
       if (type !== 'slice') continue;
       const slice: [number, number] = [raw.readUInt32LE(offset), raw.readUInt32LE(offset + 4)];
       if (slice[0] + slice[1] > heap.length) return null;
@@ -382,12 +386,18 @@ function tableJson(fields: Fields, payload: Buffer): Pick<NoteJson, 'record_size
   return encodeTableJson(fields, { ...table, layout }, '').equals(payload) ? { ...table, layout } : null;
 }
 
+/** The fields that records of this size have: an older writer knew fewer. `size`: where the last of them ends. */
+function knownPart(fields: Fields, recordSize: number): ReturnType<typeof layoutOf> {
+  const places = layoutOf(fields).places.filter(({ offset, size }) => offset + size <= recordSize);
+  const last = places.at(-1);
+  return { places, size: last ? last.offset + last.size : 0 };
+}
+
 /** The payload of a table: slices one after the other, empty ones at 0, the whole a multiple of 8; or by `layout`, with changed slices at the end. */
 function encodeTableJson(fields: Fields, table: Pick<NoteJson, 'record_size' | 'records' | 'layout'>, where: string): Buffer {
-  const { places, size } = layoutOf(fields);
   const records = table.records ?? [];
-  const recordSize = table.record_size ?? size;
-  if (recordSize < size) throw new Failure(`${where}: record_size ${recordSize} is below ${size}`);
+  const recordSize = table.record_size ?? layoutOf(fields).size;
+  const { places, size } = knownPart(fields, recordSize);
   const sliceCount = places.filter(({ type }) => type === 'slice').length * records.length;
   const layout = table.layout?.slices.length === sliceCount ? table.layout : undefined;
   const body = Buffer.alloc(recordSize * records.length);

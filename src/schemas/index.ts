@@ -415,6 +415,12 @@ export const diff = object({
   ),
 });
 
+export const redact = object({
+  image: string('path of the new image'),
+  kept: array(string()),
+  removed: array(object({ what: string(), count: integer(), bytes: nullable(byteCount()) })),
+});
+
 export const ps = object({
   processes: array(
     object({
@@ -461,6 +467,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   mem,
   diff,
   decode: metadata,
+  redact,
   ps,
   engines,
   doctor,

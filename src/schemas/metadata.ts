@@ -15,10 +15,10 @@ function fieldSchema(type: FieldType): Schema<unknown> {
 
 const signed: Schema<unknown> = { json: { type: 'string', pattern: '^(-?[0-9]+|0x[0-9a-f]+)$', description: 'i64' } };
 
-/** `_rest`: fields of a later minor version of the format. */
+/** `_rest`: fields of a later minor version of the format. Records of an earlier one have fewer fields. */
 function recordSchema(fields: Fields): Schema<unknown> {
   const properties = Object.fromEntries(Object.entries(fields).map(([name, type]) => [name, fieldSchema(type)]));
-  const { json } = object(properties);
+  const { json } = partial(properties);
   return { json: { ...json, properties: { ...(json['properties'] as object), _rest: hexBytes('fields of a later minor version').json } } };
 }
 
