@@ -1,6 +1,7 @@
 import type { Command } from '@oclif/core';
 import Auxv from './auxv.js';
 import Checkpoint from './checkpoint.js';
+import Completion from './completion.js';
 import Decode from './decode.js';
 import Diff from './diff.js';
 import Doctor from './doctor.js';
@@ -11,6 +12,7 @@ import Fds from './fds.js';
 import Gdb from './gdb.js';
 import GdbScript from './gdb-script.js';
 import Help from './help.js';
+import Man from './man.js';
 import Maps from './maps.js';
 import Mem from './mem.js';
 import Notes from './notes.js';
@@ -49,5 +51,7 @@ export const COMMANDS: Record<string, Command.Class> = {
   'gdb-script': GdbScript,
   gdb: Gdb,
   schema: Schema,
+  completion: Completion,
+  man: Man,
   help: Help,
 };
