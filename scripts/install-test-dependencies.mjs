@@ -21,6 +21,10 @@ const needs = [
   { command: 'gdb', package: 'gdb', why: 'opening images in the debugger' },
   { command: 'readelf', package: 'binutils', why: 'judging images as ELF files' },
   { command: 'eu-readelf', package: 'elfutils', why: 'judging images as ELF files, a second opinion' },
+  { command: 'cppcheck', package: 'cppcheck', why: 'static analysis of the C sources' },
+  { command: 'zsh', package: 'zsh', why: 'shell completion' },
+  { command: 'fish', package: 'fish', why: 'shell completion' },
+  { command: 'groff', package: 'groff', why: 'judging the manual pages' },
   { file: '/usr/lib/x86_64-linux-gnu/libjemalloc.so.2', package: 'libjemalloc2', why: 'programs that allocate through jemalloc' },
 ];
 

@@ -17,16 +17,26 @@ export async function size({ quick }) {
   // One after the other: both at once need the memory of both.
   const images = [];
   for (const measured of [small, large]) images.push(await capturedImage(measured));
-  const once = (measured, { image, state }) => firstAnswer(measured, restore(image), state);
+  const once = async (measured, { image, state }) => {
+    const program = restore(image);
+    const measurement = await firstAnswer(measured, program, state);
+    return { ...measurement, statistics: program.statistics() };
+  };
   const runs = await alternate({ small: () => once(small, images[0]), large: () => once(large, images[1]) }, rounds);
   const walls = (way) => runs[way].map((run) => run.wall);
   const growth = ratio(walls('large'), walls('small'));
+  const part = (way, name) => `${median(runs[way].map((run) => run.statistics[name]))} us`;
   table(
-    ['direct-mapped', 'first answer', 'CPU time'],
+    ['direct-mapped', 'first answer', 'CPU time', 'metadata', 'memory', 'all of warp-restore'],
     [
       ['small', small],
       ['large', large],
-    ].map(([way, measured]) => [measured.title, milliseconds(median(walls(way))), milliseconds(median(runs[way].map((run) => run.cpu)))]),
+    ].map(([way, measured]) => [
+      measured.title,
+      milliseconds(median(walls(way))),
+      milliseconds(median(runs[way].map((run) => run.cpu))),
+      ...['metadata_us', 'memory_us', 'total_us'].map((name) => part(way, name)),
+    ]),
   );
   console.log(`  ratio ${showRatio(growth)}, ${rounds} runs each`);
   verdict(
