@@ -122,6 +122,8 @@ static _Noreturn void out_of_memory(size_t size, long error) {
 static int take(struct capture *capture, struct target *target) {
   if (freeze_threads(capture->freeze, capture->request, capture->failure) < 0) return -1;
   capture->frozen_ns = clock_ns(CLOCK_MONOTONIC_);
+  /* A process that is not dumpable cannot read its own /proc files. Its threads, which could notice, stand still. */
+  if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 1);
   log_debug("%lu threads stopped in %lu us", capture->freeze->count, (capture->frozen_ns - capture->started_ns) / 1000);
   freeze_continue_calls(capture->freeze);
   capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
@@ -183,8 +185,12 @@ static void send_done(const struct request *request, const struct file_status *i
  */
 static long fork_writer(struct capture *capture) {
   if (!capture_prepare_fork(capture)) return -EOPNOTSUPP;
+  capture_include_in_fork(capture, true);
   long child = sys(clone, 0, 0, 0, 0, 0);
-  if (child != 0) return child;
+  if (child != 0) {
+    capture_include_in_fork(capture, false);
+    return child;
+  }
   helper_tid = (uint32_t)sys(gettid);
   sys(close, capture->process_memory);
   capture->process_memory = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
@@ -214,9 +220,7 @@ int checkpoint(struct request *request, struct failure *failure) {
   struct file_status image = {.size = 0};
   int result = target_open(&target, request->directory, failure);
   if (result == 0) {
-    /* A process that is not dumpable cannot read its own /proc files. */
     capture->dumpable = sys(prctl, PR_GET_DUMPABLE);
-    if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 1);
     arena_exhausted = out_of_memory;
     result = __builtin_setjmp(out_of_memory_frame) == 0 ? take(capture, &target) : -1;
     long writer = result == 0 && request->leave_running ? fork_writer(capture) : -EINVAL;

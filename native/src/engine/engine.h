@@ -199,10 +199,9 @@ int capture_memory_areas(struct capture *capture);
 int capture_scan_memory(struct capture *capture);
 /* Address of an object's page in some mapping of it, 0 when none maps it. */
 uint64_t capture_object_address(const struct object_source *source, uint64_t offset);
-/*
- * Copies what a forked child would not have as it is now: shared memory, and areas that a fork leaves out or clears. False when that is
- * too much to be copied.
- */
+/* Lets a fork take along the areas that the program keeps out of its children, or clears there; and back. */
+void capture_include_in_fork(const struct capture *capture, bool include);
+/* Copies what a forked child would see change: shared memory. False when that is too much to be copied. */
 bool capture_prepare_fork(struct capture *capture);
 /* The bytes of a run from `address` on: in place, or in `copy`. A negated errno when they cannot be read. */
 long capture_read(const struct capture *capture, const struct run *run, uint64_t address, uint64_t size, uint8_t *copy, const uint8_t **ret);

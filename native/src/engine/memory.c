@@ -36,6 +36,10 @@ struct pagemap_range {
 #define PAGEMAP_FILE (1ul << 61)
 #define PAGEMAP_GUARD (1ul << 58)
 
+/* asm-generic/mman-common.h; not in every libc's copy. */
+#define MADV_WIPEONFORK_ 18
+#define MADV_KEEPONFORK_ 19
+
 /* Pages between stored pages of one anonymous area that are bridged by a hole of the file, to keep segments few. */
 #define BRIDGE_SIZE (128 * KIB)
 
@@ -635,6 +639,15 @@ long capture_read(const struct capture *capture, const struct run *run, uint64_t
   return n;
 }
 
+void capture_include_in_fork(const struct capture *capture, bool include) {
+  for (size_t i = 0; i < capture->vmas.records.count; i++) {
+    const struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, i);
+    const uint64_t size = vma->end - vma->start;
+    if ((vma->flags & WARP_VMA_DONT_FORK) != 0) sys(madvise, vma->start, size, include ? MADV_DOFORK : MADV_DONTFORK);
+    if ((vma->flags & WARP_VMA_WIPE_ON_FORK) != 0) sys(madvise, vma->start, size, include ? MADV_KEEPONFORK_ : MADV_WIPEONFORK_);
+  }
+}
+
 /* More than this is not copied while the program waits: writing it would take not much longer. */
 #define MOST_SNAPSHOT (512 * MIB)
 
@@ -642,15 +655,9 @@ bool capture_prepare_fork(struct capture *capture) {
   struct list wanted;
   uint64_t total = 0;
   list_init(&wanted, &capture->arena, sizeof(struct run *));
-  size_t vma_index = 0;
   for (size_t i = 0; i < capture->runs.count; i++) {
     struct run *run = list_at(&capture->runs, struct run, i);
-    bool copied = run->source == SOURCE_OBJECT;
-    if (!copied) {
-      while (table_at(&capture->vmas, struct warp_vma_record, vma_index)->end <= run->address) vma_index++;
-      copied = (table_at(&capture->vmas, struct warp_vma_record, vma_index)->flags & (WARP_VMA_DONT_FORK | WARP_VMA_WIPE_ON_FORK)) != 0;
-    }
-    if (!copied) continue;
+    if (run->source != SOURCE_OBJECT) continue;
     total += run->size;
     if (total > MOST_SNAPSHOT) return false;
     *(struct run **)list_add(&wanted) = run;

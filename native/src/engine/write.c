@@ -120,7 +120,7 @@ static void check_owner(struct writer *writer, const uint32_t *at, uint64_t addr
 }
 
 /* Finds what may be owner fields: 32-bit words in the range of the process's thread ids, at the offset that the C library's layout gives. */
-static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address) {
+__attribute__((optimize("O3"))) static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address) {
   const uint32_t lowest = writer->lowest_tid, span = writer->tid_span;
   const size_t first = engine_on_glibc() ? 0 : 1;
   const uint32_t mask = engine_on_glibc() ? ~0u : FUTEX_TID; /* musl keeps the owner in the futex word, with its flags */
@@ -128,7 +128,8 @@ static void find_tid_references(struct writer *writer, const uint8_t *bytes, siz
   const size_t count = size / 4;
   for (size_t block = 0; block < count; block += 64) {
     uint32_t hits = 0;
-    for (size_t i = 0; i < 64; i += 2) hits |= (words[block + first + i] & mask) - lowest <= span;
+    /* All words, not only those that may be owners: a row without gaps is compared many at a time. */
+    for (size_t i = 0; i < 64; i++) hits |= (words[block + i] & mask) - lowest <= span;
     if (hits == 0) continue;
     for (size_t i = first; i < 64; i += 2)
       if ((words[block + i] & mask) - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, block + i, count - block - i);

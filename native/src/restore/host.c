@@ -32,6 +32,7 @@ int check_content(struct restore *restore) {
   const struct image *image = &restore->image;
   uint64_t content = image->anchor.file_size - image->anchor.metadata_size;
   if (!restore->options.verify && restore->options.direct_map && content > ALWAYS_CHECKED) return 0;
+  if (image_read_chunks(&restore->image, &restore->arena, &restore->failure) < 0) return -1;
   for (size_t i = 0; i < image->chunks.count; i++) {
     const struct warp_chunk_record *chunk = view_at(&image->chunks, struct warp_chunk_record, i);
     if (chunk->file_offset > image->anchor.file_size || chunk->stored_size > image->anchor.file_size - chunk->file_offset || chunk->file_offset % PAGE_SIZE != 0 || chunk->stored_size == 0)

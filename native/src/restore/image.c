@@ -1,8 +1,26 @@
+#include <linux/mman.h>
+
 #include "restore.h"
 
 static const char *damaged = "the image is damaged or incomplete: take it from its source again";
 
-static int read_metadata(struct image *image, struct arena *arena, struct failure *failure) {
+/* In pages of its own, which can be moved. */
+static int load_metadata(struct image *image, struct failure *failure) {
+  uint64_t size = image->anchor.metadata_size;
+  long address = map_anonymous(0, size, PROT_READ | PROT_WRITE, MAP_POPULATE);
+  if (address < 0) return fail(failure, "%s: %lu bytes of metadata cannot be read: %s", image->path, size, error_text(address));
+  image->metadata = (uint8_t *)address;
+  long n = read_fully(image->fd, image->metadata, size, 0);
+  return n == (long)size ? 0 : fail(failure, "%s: metadata cannot be read: %s", image->path, n < 0 ? error_text(n) : damaged);
+}
+
+static uint64_t hash_metadata(struct image *image) {
+  struct warp_anchor *in_place = (struct warp_anchor *)(image->metadata + WARP_ANCHOR_OFFSET);
+  in_place->metadata_hash = 0;
+  return xxh64(image->metadata, image->anchor.metadata_size);
+}
+
+static int read_metadata(struct image *image, uint8_t *checked, struct failure *failure) {
   Elf64_Ehdr header;
   struct warp_anchor *anchor = &image->anchor;
   uint8_t start[WARP_ANCHOR_OFFSET + sizeof *anchor];
@@ -23,12 +41,9 @@ static int read_metadata(struct image *image, struct arena *arena, struct failur
     return fail(failure, "%s: truncated: %lu bytes of %lu, at offset 0x%lx the content ends: %s", image->path, (uint64_t)image->status.size, anchor->file_size, (uint64_t)image->status.size, damaged);
   if (anchor->metadata_size < sizeof start || anchor->metadata_size > anchor->file_size || anchor->metadata_size % PAGE_SIZE != 0)
     return fail(failure, "%s: offset %u: metadata size %lu is impossible: %s", image->path, WARP_ANCHOR_OFFSET + 16, anchor->metadata_size, damaged);
-  image->metadata = arena_allocate(arena, anchor->metadata_size);
-  n = read_fully(image->fd, image->metadata, anchor->metadata_size, 0);
-  if (n != (long)anchor->metadata_size) return fail(failure, "%s: metadata cannot be read: %s", image->path, n < 0 ? error_text(n) : damaged);
-  struct warp_anchor *in_place = (struct warp_anchor *)(image->metadata + WARP_ANCHOR_OFFSET);
-  in_place->metadata_hash = 0;
-  uint64_t hash = xxh64(image->metadata, anchor->metadata_size);
+  image->metadata = checked;
+  if (checked == NULL && load_metadata(image, failure) < 0) return -1;
+  uint64_t hash = checked != NULL ? anchor->metadata_hash : hash_metadata(image);
   if (hash != anchor->metadata_hash) return fail(failure, "%s: the metadata (offset 0 to 0x%lx) has hash %016lx, its anchor says %016lx: %s", image->path, anchor->metadata_size, hash, anchor->metadata_hash, damaged);
   image->segment_count = header.e_phnum;
   if (header.e_phnum == PN_XNUM) {
@@ -69,6 +84,11 @@ static void find_auxv(struct image *image) {
       at = payload + round_up(note->n_descsz, 4);
     }
   }
+}
+
+int image_read_chunks(struct image *image, struct arena *arena, struct failure *failure) {
+  const struct warp_anchor *anchor = &image->anchor;
+  return view_find(&image->chunks, arena, image->metadata + anchor->notes_offset, anchor->notes_size, anchor->notes_offset, image->path, WARP_NOTE_CHUNKS, sizeof(struct warp_chunk_record), failure);
 }
 
 const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address) {
@@ -146,7 +166,7 @@ static int check_records(const struct image *image, struct failure *failure) {
   return 0;
 }
 
-int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, struct failure *failure) {
+int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure) {
   format(image->path, sizeof image->path, "%s", path);
   long fd = open_fd >= 0 ? open_fd : open_file(path, O_RDONLY | O_CLOEXEC, 0);
   struct file_status *status = &image->status;
@@ -159,7 +179,7 @@ int image_open(struct image *image, struct arena *arena, const char *path, int o
   }
   if (fd < 0) return fail(failure, "%s: cannot be opened: %s: name a directory with core.img, or an image", image->path, error_text(fd));
   image->fd = (int)fd;
-  if (read_metadata(image, arena, failure) < 0 || check_segments(image, failure) < 0) return -1;
+  if (read_metadata(image, checked, failure) < 0 || check_segments(image, failure) < 0) return -1;
   const struct warp_anchor *anchor = &image->anchor;
   if (anchor->notes_offset > anchor->metadata_size || anchor->notes_size > anchor->metadata_size - anchor->notes_offset) return fail(failure, "%s: offset %u: notes out of range: %s", image->path, WARP_ANCHOR_OFFSET + 48, damaged);
   const uint8_t *notes = image->metadata + anchor->notes_offset;
@@ -187,7 +207,6 @@ int image_open(struct image *image, struct arena *arena, const char *path, int o
   VIEW(timers, TIMERS, timer);
   VIEW(tid_references, TID_REFERENCES, tid_reference);
   VIEW(guards, GUARDS, guard);
-  VIEW(chunks, CHUNKS, chunk);
 #undef VIEW
   if (image->image.count != 1 || image->process.count != 1 || image->threads.count == 0 || image->vmas.count == 0) return fail(failure, "%s: the notes image, process, threads or vmas are missing: %s", image->path, damaged);
   find_auxv(image);

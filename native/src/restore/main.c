@@ -136,10 +136,14 @@ static void restore_in_place(void *argument) {
   char path[4300];
   format(path, sizeof path, "%s", restore->image.path);
   int image_fd = restore->image.fd;
+  /* The metadata comes along: it has been read and hashed. */
+  uint64_t metadata_size = restore->image.anchor.metadata_size;
+  long metadata = sys(mremap, restore->image.metadata, metadata_size, metadata_size, MREMAP_MAYMOVE | MREMAP_FIXED, arena_region.start);
+  arena_region.start += metadata_size;
   fill_bytes(&restore->image, 0, sizeof restore->image);
   restore->arena = (struct arena){NULL};
   /* Everything that points into memory is made again, here. */
-  if (image_open(&restore->image, &restore->arena, path, image_fd, failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->arena, path, image_fd, metadata < 0 ? NULL : (uint8_t *)metadata, failure) < 0) bad(restore);
   phase(restore, &restore->stats.metadata_us);
   uint32_t highest = 2;
   for (size_t i = 0; i < restore->image.descriptors.count; i++) {
@@ -215,7 +219,7 @@ int program_main(int argc, char **argv, char **environment) {
   if (status != 0) return status;
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
-  if (image_open(&restore->image, &restore->arena, path, -1, &restore->failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
   log_debug("%s: format %u.%u, %lu segments, %lu memory areas, %lu threads, %lu descriptors", restore->image.path, restore->image.anchor.format_major, restore->image.anchor.format_minor, restore->image.segment_count,
             restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count);
   if (restore->options.keep_pid && restore_in_namespace(restore) < 0) bad(restore);

@@ -74,9 +74,12 @@ void drop_capabilities(void);
 /* ---- image.c ---- */
 /*
  * Opens and checks the image: header, anchor, sizes, hash, notes, and that no record refers to what is not there. Reads nothing but
- * metadata. With `fd` >= 0 that is the file, already open, and `path` only its name.
+ * metadata. With `open_fd` >= 0 that is the file, already open, and `path` only its name; `checked`, when not NULL, is its metadata, read and
+ * hashed before.
  */
-int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, struct failure *failure);
+int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure);
+/* The chunk index, which grows with the content, is read where it is needed only. */
+int image_read_chunks(struct image *image, struct arena *arena, struct failure *failure);
 /* The VMA that holds an address; NULL for none. */
 const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address);
 uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
