@@ -475,6 +475,15 @@ static void add_segment(struct capture *capture, uint64_t start, uint64_t end, b
   *segment = (struct segment){start, end - start, content_offset, stored, protection};
 }
 
+/* A stopped thread that has just worked for the helper may still be on its way back to sleep, and use its stack for that. */
+static bool holds_stack(const struct capture *capture, const struct area_part *part) {
+  for (size_t i = 0; i < capture->freeze->count; i++) {
+    const struct slot *slot = &capture->freeze->slots[i];
+    if (slot->state == SLOT_PARKED && slot->resume_stack >= part->start && slot->resume_stack <= part->end) return true;
+  }
+  return false;
+}
+
 static int scan_part(struct capture *capture, struct page_query *query, const struct area_part *part, uint8_t *page) {
   const struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, part->vma);
   bool file_backed = vma->kind == WARP_VMA_FILE;
@@ -496,7 +505,7 @@ static int scan_part(struct capture *capture, struct page_query *query, const st
     return -1;
   }
   if (vma->kind != WARP_VMA_VDSO) find_guards(capture, query, part->start, part->end);
-  add_runs(capture, scan.first_piece, file_backed ? 0 : BRIDGE_SIZE, !part->readable ? SOURCE_PROCESS_MEMORY : vma->kind == WARP_VMA_ENGINE ? SOURCE_MEMORY_COPY : SOURCE_MEMORY, WARP_NONE);
+  add_runs(capture, scan.first_piece, file_backed ? 0 : BRIDGE_SIZE, !part->readable ? SOURCE_PROCESS_MEMORY : vma->kind == WARP_VMA_ENGINE || holds_stack(capture, part) ? SOURCE_MEMORY_COPY : SOURCE_MEMORY, WARP_NONE);
   return 0;
 }
 

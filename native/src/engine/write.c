@@ -152,7 +152,7 @@ static void put_piece(struct writer *writer, const struct run *run, uint64_t sta
   xxh64_update(&writer->hash, bytes, size);
   /* Mutexes in shared memory are corrected through a mapping of it. */
   uint64_t address = run->source == SOURCE_OBJECT ? capture_object_address(list_at(&writer->capture->object_sources, struct object_source, run->object), start) : start;
-  if (address != 0 && run->source != SOURCE_MEMORY_COPY) find_tid_references(writer, bytes, size, address);
+  if (address != 0 && !is_engine_memory(address, address + size)) find_tid_references(writer, bytes, size, address);
   put_bytes(writer, bytes, size, offset);
 }
 
