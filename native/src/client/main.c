@@ -177,7 +177,8 @@ static int converse(const struct options *options, int fd) {
   struct outcome outcome = {false, 0};
   size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->timeout_ms,
                     options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
-  if (sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) != (long)n) return failed_with(options, "process %u does not answer", options->pid);
+  /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
+  bool asked = sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) == (long)n;
   for (;;) {
     long got = sys(read, fd, buffer + length, sizeof buffer - 1 - length);
     if (got == -EINTR) continue;
@@ -196,6 +197,7 @@ static int converse(const struct options *options, int fd) {
     if (outcome.done && (outcome.status != 0 || options->leave_running)) break;
     if (length == sizeof buffer - 1) length = 0;
   }
+  if (!outcome.done && !asked) return failed_with(options, "process %u does not answer: see whether it still runs", options->pid);
   if (!outcome.done) return failed_with(options, "process %u ended before its image was complete; nothing was written to %s", options->pid, options->directory);
   return outcome.status;
 }
