@@ -279,15 +279,6 @@ char *arena_string(struct arena *arena, const char *s) {
   return memcpy(arena_allocate(arena, size), s, size);
 }
 
-char *arena_format(struct arena *arena, const char *text, ...) {
-  char line[4352];
-  va_list arguments;
-  va_start(arguments, text);
-  format_list(line, sizeof line, text, arguments);
-  va_end(arguments);
-  return arena_string(arena, line);
-}
-
 void arena_release(struct arena *arena) {
   struct arena_block *block = arena->blocks;
   arena->blocks = NULL;
@@ -343,6 +334,12 @@ void *buffer_add(struct buffer *buffer, size_t size) {
 
 void buffer_append(struct buffer *buffer, const void *bytes, size_t size) { copy_bytes(buffer_add(buffer, size), bytes, size); }
 
+void buffer_append_message(struct buffer *buffer, const void *bytes, uint32_t size) {
+  const uint32_t prefix[2] = {size, 0};
+  buffer_append(buffer, prefix, sizeof prefix);
+  copy_bytes(buffer_add(buffer, round_up(size, 8)), bytes, size);
+}
+
 /* ---- failures and the log ---- */
 
 int fail(struct failure *failure, const char *text, ...) {
@@ -384,6 +381,8 @@ uint64_t clock_ns(int clock) {
   sys(clock_gettime, clock, &now);
   return (uint64_t)now.seconds * 1000000000u + (uint64_t)now.nanoseconds;
 }
+
+uint64_t device_number(uint64_t major, uint64_t minor) { return (major & 0xfffff000) << 32 | (major & 0xfff) << 8 | (minor & 0xffffff00) << 12 | (minor & 0xff); }
 
 int64_t file_mtime_ns(const struct file_status *status) { return status->modify_seconds * 1000000000 + status->modify_nanoseconds; }
 
@@ -577,8 +576,7 @@ const char *parse_map_line(const char *at, struct map_line *ret) {
   at++;
   uint64_t minor = parse_hex(&at);
   at++;
-  /* makedev() of the C libraries, which is what stat(2) gives on 64-bit machines. */
-  ret->device = (major & 0xfffff000) << 32 | (major & 0xfff) << 8 | (minor & 0xffffff00) << 12 | (minor & 0xff);
+  ret->device = device_number(major, minor);
   ret->inode = parse_decimal(&at);
   while (*at == ' ') at++;
   ret->name = at;

@@ -94,7 +94,6 @@ struct arena {
 extern HIDDEN void (*arena_exhausted)(size_t size, long error);
 void *arena_allocate(struct arena *arena, size_t size);
 char *arena_string(struct arena *arena, const char *s);
-char *arena_format(struct arena *arena, const char *text, ...) __attribute__((format(printf, 2, 3)));
 void arena_release(struct arena *arena);
 /* Where new blocks come from when `end` is set: mapped memory that is not in anybody's way. Such blocks are not released. */
 struct arena_region {
@@ -129,6 +128,8 @@ void buffer_init(struct buffer *buffer, struct arena *arena);
 /* Makes room for `size` more bytes and returns it, zeroed. */
 void *buffer_add(struct buffer *buffer, size_t size);
 void buffer_append(struct buffer *buffer, const void *bytes, size_t size);
+/* One message as the notes pipes and sockets hold it: u32 length, u32 zero, the bytes, padded to a multiple of 8. */
+void buffer_append_message(struct buffer *buffer, const void *bytes, uint32_t size);
 
 /* ---- failures and the log ---- */
 /* The one line that a failed operation leaves. */
@@ -191,6 +192,8 @@ struct file_status {
   int64_t reserved[3];
 };
 _Static_assert(sizeof(struct file_status) == 144, "struct stat of the kernel");
+/* st_dev for a device's numbers: makedev(3) of the C libraries, which is what stat(2) gives on 64-bit machines. */
+uint64_t device_number(uint64_t major, uint64_t minor);
 int64_t file_mtime_ns(const struct file_status *status);
 
 #define AT_FDCWD_ (-100)

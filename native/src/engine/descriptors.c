@@ -331,9 +331,7 @@ static int read_pipe(struct capture *capture, const struct pipe_end *ends, struc
   long n;
   while (copied > 0 && (n = sys(read, copy[0], part, 64 * KIB)) > 0) {
     if (ends->packets) {
-      const uint32_t header[2] = {(uint32_t)n, 0};
-      buffer_append(&data, header, sizeof header);
-      copy_bytes(buffer_add(&data, round_up((size_t)n, 8)), part, (size_t)n);
+      buffer_append_message(&data, part, (uint32_t)n);
     } else {
       buffer_append(&data, part, (size_t)n);
     }

@@ -50,8 +50,7 @@ static bool query(int fd, uint64_t address, struct found_area *ret) {
   question.flags = QUERY_COVERING_OR_NEXT;
   question.address = address;
   if (sys(ioctl, fd, PROCMAP_QUERY_, &question) < 0) return false;
-  uint64_t major = question.device_major, minor = question.device_minor;
-  uint64_t device = (major & 0xfffff000) << 32 | (major & 0xfff) << 8 | (minor & 0xffffff00) << 12 | (minor & 0xff);
+  uint64_t device = device_number(question.device_major, question.device_minor);
   *ret = (struct found_area){
       .start = question.start,
       .end = question.end,

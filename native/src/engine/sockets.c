@@ -151,9 +151,7 @@ static int peek_messages(struct capture *capture, int fd, uint32_t type, struct 
   }
   sys(setsockopt, fd, SOL_SOCKET_, SO_PEEK_OFF_, &off, sizeof off);
   if (stream.size > 0) {
-    const uint32_t prefix[2] = {(uint32_t)stream.size, 0};
-    buffer_append(&data, prefix, sizeof prefix);
-    copy_bytes(buffer_add(&data, round_up(stream.size, 8)), stream.bytes, stream.size);
+    buffer_append_message(&data, stream.bytes, (uint32_t)stream.size);
   }
   *ret = table_bytes(&capture->sockets, data.bytes, data.size);
   return 0;

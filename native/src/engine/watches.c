@@ -122,8 +122,7 @@ int capture_inotify(struct capture *capture, uint32_t fd, uint32_t description, 
     inode += 4, device += 5, mask += 5;
     watch.inode = parse_hex(&inode);
     uint64_t number = parse_hex(&device); /* the kernel's own dev_t: 12 bits of major, 20 of minor */
-    uint64_t major = number >> 20, minor = number & 0xfffff;
-    watch.device = (major & 0xfffff000) << 32 | (major & 0xfff) << 8 | (minor & 0xffffff00) << 12 | (minor & 0xff);
+    watch.device = device_number(number >> 20, number & 0xfffff);
     watch.mask = (uint32_t)parse_hex(&mask);
     const char *path = NULL;
     for (uint32_t i = 0; remembered != NULL && i < REMEMBERED_PATHS && path == NULL; i++)

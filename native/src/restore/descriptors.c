@@ -275,8 +275,10 @@ static long add_watch(struct restore *restore, int epoll, int number, int target
  * A one-shot watch that has fired shows no events. It is added with all of them and fires, before any other watch
  * of that epoll instance could; what is not ready for anything stays on, and may wake the program once, as epoll(7) allows.
  */
+static bool has_fired(const struct warp_epoll_watch_record *watch) { return (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0; }
+
 static int restore_watch(struct restore *restore, const int *first_number, const struct warp_epoll_watch_record *watch) {
-  bool fired = (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0;
+  const bool fired = has_fired(watch);
   const struct epoll_event event = {.events = watch->events | (fired ? EPOLLIN | EPOLLOUT : 0), .data = watch->data};
   int epoll = first_number[watch->description], target = first_number[watch->target];
   for (size_t k = 0; k < restore->image.descriptors.count; k++) {
@@ -302,8 +304,7 @@ static int restore_watches(struct restore *restore, const int *first_number) {
     for (size_t i = 0; i < watches->count; i++) {
       const struct warp_epoll_watch_record *watch = view_at(watches, struct warp_epoll_watch_record, i);
       if (watch->description >= restore->image.descriptions.count || watch->target >= restore->image.descriptions.count) return fail(&restore->failure, "%s: epoll watch %lu is out of range: the image is damaged", restore->image.path, i);
-      bool is_fired = (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0;
-      if (is_fired == (fired == 1) && restore_watch(restore, first_number, watch) < 0) return -1;
+      if (has_fired(watch) == (fired == 1) && restore_watch(restore, first_number, watch) < 0) return -1;
     }
   return 0;
 }

@@ -36,8 +36,6 @@ static inline void arch_fill(void *to, int value, size_t size) {
   __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(value) : "memory");
 }
 
-static inline void arch_pause(void) { __asm__ volatile("pause"); }
-
 /* The kernel's struct sigaction (not libc's); SA_RESTORER is required on x86-64. */
 struct arch_sigaction {
   uint64_t handler;
