@@ -61,7 +61,12 @@ const targets = {
   },
   'warp-checkpoint': { sources: [...program, ...files('client', /\.c$/)], flags: freestanding, link: staticLink },
   'warp-restore': { sources: [...program, ...files('restore', /\.c$/)], flags: freestanding, link: staticLink },
-  'exec.node': { sources: files('node', /\.c$/), flags: hosted, link: ['-shared', '-Wl,-z,noexecstack'] },
+  'exec.node': { sources: files('node', /^exec\.c$/), flags: hosted, link: ['-shared', '-Wl,-z,noexecstack'] },
+  'codec.node': {
+    sources: [...files('node', /^codec\.c$/), ...files('base', /^(lz4|xxh64)\.c$/)],
+    flags: hosted,
+    link: ['-shared', '-Wl,-z,noexecstack'],
+  },
 };
 
 const newest = (paths) => Math.max(...paths.map((path) => statSync(path).mtimeMs));

@@ -25,6 +25,7 @@ const needs = [
   { command: 'zsh', package: 'zsh', why: 'shell completion' },
   { command: 'fish', package: 'fish', why: 'shell completion' },
   { command: 'groff', package: 'groff', why: 'judging the manual pages' },
+  { file: '/usr/lib/x86_64-linux-gnu/liblz4.so.1', package: 'liblz4-1', why: 'judging LZ4 blocks' },
   { file: '/usr/lib/x86_64-linux-gnu/libjemalloc.so.2', package: 'libjemalloc2', why: 'programs that allocate through jemalloc' },
 ];
 

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "../arch/x86_64/arch.h"
+#include "xxh64.h"
 
 #define HIDDEN __attribute__((visibility("hidden")))
 
@@ -61,18 +62,6 @@ uint64_t parse_octal(const char **at);
 
 /* "No such file or directory (ENOENT)" for -ENOENT or ENOENT. */
 const char *error_text(long error);
-
-/* XXH64 with seed 0 of the whole, and in parts. */
-uint64_t xxh64(const void *data, size_t size);
-struct xxh64_state {
-  uint64_t lane[4];
-  uint64_t total;
-  uint8_t pending[32];
-  uint32_t pending_size;
-};
-void xxh64_begin(struct xxh64_state *state);
-void xxh64_update(struct xxh64_state *state, const void *data, size_t size);
-uint64_t xxh64_end(const struct xxh64_state *state);
 
 /* ---- memory ---- */
 /*

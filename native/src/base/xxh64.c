@@ -1,5 +1,5 @@
 /* XXH64, from the algorithm's description (xxHash fast digest algorithm, doc/xxhash_spec.md of the xxHash project). */
-#include "base.h"
+#include "xxh64.h"
 
 #define PRIME_1 0x9e3779b185ebca87u
 #define PRIME_2 0xc2b2ae3d27d4eb4fu
@@ -31,7 +31,7 @@ static const uint8_t *stripes(uint64_t lane[4], const uint8_t *at, size_t count)
 }
 
 void xxh64_begin(struct xxh64_state *state) {
-  fill_bytes(state, 0, sizeof *state);
+  __builtin_memset(state, 0, sizeof *state);
   state->lane[0] = PRIME_1 + PRIME_2;
   state->lane[1] = PRIME_2;
   state->lane[3] = -PRIME_1;
@@ -41,8 +41,8 @@ void xxh64_update(struct xxh64_state *state, const void *data, size_t size) {
   const uint8_t *at = data;
   state->total += size;
   if (state->pending_size > 0) {
-    size_t take = min_u64(32 - state->pending_size, size);
-    copy_bytes(state->pending + state->pending_size, at, take);
+    size_t take = size < 32 - state->pending_size ? size : 32 - state->pending_size;
+    __builtin_memcpy(state->pending + state->pending_size, at, take);
     state->pending_size += (uint32_t)take;
     at += take;
     size -= take;
@@ -52,7 +52,7 @@ void xxh64_update(struct xxh64_state *state, const void *data, size_t size) {
   }
   at = stripes(state->lane, at, size / 32);
   size %= 32;
-  copy_bytes(state->pending, at, size);
+  __builtin_memcpy(state->pending, at, size);
   state->pending_size = (uint32_t)size;
 }
 
@@ -69,7 +69,7 @@ uint64_t xxh64_end(const struct xxh64_state *state) {
   for (; left >= 8; left -= 8, at += 8) hash = rotate(hash ^ mix(0, word(at)), 27) * PRIME_1 + PRIME_4;
   if (left >= 4) {
     uint32_t value;
-    copy_bytes(&value, at, 4);
+    __builtin_memcpy(&value, at, 4);
     hash = rotate(hash ^ value * PRIME_1, 23) * PRIME_2 + PRIME_3;
     at += 4;
     left -= 4;

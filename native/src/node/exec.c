@@ -1,9 +1,6 @@
 /*
  * Node-API addon: becomes another program, cleanly. Node.js 20 has no execve, and later ones leave SIGPIPE and SIGXFSZ ignored;
  * what a program inherits here would end up in its image.
- *
- * The few declarations of Node-API that it needs stand here (https://nodejs.org/api/n-api.html, ABI-stable since version
- * 1), so that building it takes a C compiler and no Node.js headers.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -19,22 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef struct napi_env__ *napi_env;
-typedef struct napi_value__ *napi_value;
-typedef struct napi_callback_info__ *napi_callback_info;
-typedef int napi_status;
-typedef napi_value (*napi_callback)(napi_env, napi_callback_info);
-
-extern napi_status napi_create_function(napi_env, const char *, size_t, napi_callback, void *, napi_value *);
-extern napi_status napi_set_named_property(napi_env, napi_value, const char *, napi_value);
-extern napi_status napi_get_cb_info(napi_env, napi_callback_info, size_t *, napi_value *, napi_value *, void **);
-extern napi_status napi_get_value_string_utf8(napi_env, napi_value, char *, size_t, size_t *);
-extern napi_status napi_get_array_length(napi_env, napi_value, uint32_t *);
-extern napi_status napi_get_element(napi_env, napi_value, uint32_t, napi_value *);
-extern napi_status napi_get_property_names(napi_env, napi_value, napi_value *);
-extern napi_status napi_get_property(napi_env, napi_value, napi_value, napi_value *);
-extern napi_status napi_get_value_int32(napi_env, napi_value, int32_t *);
-extern napi_status napi_throw_error(napi_env, const char *, const char *);
+#include "napi.h"
 
 static char *string_value(napi_env env, napi_value value) {
   size_t length;
