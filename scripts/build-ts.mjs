@@ -1,5 +1,5 @@
 // Bundles the command line into dist/main.js (one file: importing the 158 modules of @oclif/core one by one doubles the start-up
-// time) and writes oclif's manifest, from which help and flags are known without loading anything else.
+// time; what a command loads by import() is in files of its own, so that the others do not pay for it) and writes oclif's manifest, from which help and flags are known without loading anything else.
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -11,15 +11,18 @@ rmSync(`${root}/dist`, { recursive: true, force: true });
 await build({
   absWorkingDir: root,
   entryPoints: ['src/main.ts'],
-  outfile: 'dist/main.js',
+  outdir: 'dist',
   bundle: true,
+  splitting: true,
+  chunkNames: '[name]-[hash]',
   platform: 'node',
   target: 'node20',
   format: 'esm',
   // Bundled CommonJS packages still call require() for Node's own modules.
   banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
-  define: { __VERSION__: JSON.stringify(version) },
-  external: ['typescript', 'tsx', 'ts-node'],
+  // React picks its build by NODE_ENV; with DEV in the environment ink would look for a debugger of its own.
+  define: { __VERSION__: JSON.stringify(version), 'process.env.NODE_ENV': '"production"', 'process.env.DEV': '"false"' },
+  external: ['typescript', 'tsx', 'ts-node', 'react-devtools-core'],
   minifySyntax: true,
   logLevel: 'warning',
 });
