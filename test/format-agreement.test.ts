@@ -12,6 +12,10 @@ import {
   CHUNK_IN_PARENT,
   FORMAT_MAJOR,
   FORMAT_MINOR,
+  IMAGE_COMPRESSED,
+  IMAGE_DELTA,
+  IMAGE_ENCRYPTED,
+  IMAGE_FOREIGN,
   layoutOf,
   NONE,
   NOTE_OWNER,
@@ -64,7 +68,12 @@ function programmed(fields: Fields): Layout {
 /** The structure's name in the header for a record: `vmas` is `struct warp_vma_record`. */
 function structure(name: string): string {
   if (name === 'anchor' || name === 'table') return `warp_${name}`;
-  const singular: Record<string, string> = { process: 'process', epoll_watches: 'epoll_watch', inotify_watches: 'inotify_watch' };
+  const singular: Record<string, string> = {
+    process: 'process',
+    epoll_watches: 'epoll_watch',
+    inotify_watches: 'inotify_watch',
+    encryption: 'encryption',
+  };
   return `warp_${singular[name] ?? name.replace(/s$/, '')}_record`;
 }
 
@@ -112,6 +121,7 @@ describe('docs/image-format.md, warp_image.h and schema.ts', () => {
       lines.push(`NUMBER(${name})`);
     }
     for (const name of ['CODEC_MASK', 'ENCRYPTED', 'IN_PARENT']) lines.push(`NUMBER(WARP_CHUNK_${name})`);
+    for (const name of ['COMPRESSED', 'ENCRYPTED', 'DELTA', 'FOREIGN']) lines.push(`NUMBER(WARP_IMAGE_${name})`);
     const source = join(directory, 'probe.c');
     writeFileSync(
       source,
@@ -164,6 +174,10 @@ describe('docs/image-format.md, warp_image.h and schema.ts', () => {
       WARP_CHUNK_CODEC_MASK: CHUNK_CODEC_MASK,
       WARP_CHUNK_ENCRYPTED: CHUNK_ENCRYPTED,
       WARP_CHUNK_IN_PARENT: CHUNK_IN_PARENT,
+      WARP_IMAGE_COMPRESSED: IMAGE_COMPRESSED,
+      WARP_IMAGE_ENCRYPTED: IMAGE_ENCRYPTED,
+      WARP_IMAGE_DELTA: IMAGE_DELTA,
+      WARP_IMAGE_FOREIGN: IMAGE_FOREIGN,
     });
     expect(text).toContain(`The image format, version ${FORMAT_MAJOR}.${FORMAT_MINOR}`);
   });

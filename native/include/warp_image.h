@@ -72,6 +72,7 @@ enum warp_note_type {
   WARP_NOTE_GUARDS = 0x57415216,
   WARP_NOTE_CHUNKS = 0x57415217,
   WARP_NOTE_TAGS = 0x57415218,
+  WARP_NOTE_ENCRYPTION = 0x57415219,
 };
 
 #define WARP_NONE 0xffffffffu /* an index that refers to nothing */
@@ -81,6 +82,7 @@ enum warp_note_type {
 #define WARP_IMAGE_COMPRESSED 0x4u
 #define WARP_IMAGE_ENCRYPTED 0x8u
 #define WARP_IMAGE_DELTA 0x10u
+#define WARP_IMAGE_FOREIGN 0x20u /* the content space is a core file of another writer */
 
 struct warp_image_record {
   uint8_t image_id[16];
@@ -469,6 +471,16 @@ struct warp_tag_record {
   uint32_t reserved;
   struct warp_slice name;
   struct warp_slice value;
+};
+
+#define WARP_CIPHER_AES_256_GCM 1u
+#define WARP_DERIVATION_HKDF_SHA256 1u
+
+struct warp_encryption_record {
+  uint32_t cipher;
+  uint32_t derivation;
+  uint8_t salt[32];
+  struct warp_slice sealed;
 };
 
 #endif

@@ -364,6 +364,15 @@ export const projectNotes = {
       value: 'slice',
     },
   },
+  encryption: {
+    type: 0x57415219,
+    fields: {
+      cipher: 'u32',
+      derivation: 'u32',
+      salt: '32 bytes',
+      sealed: 'slice',
+    },
+  },
 } as const satisfies Record<string, { type: number; fields: Record<string, FieldType> }>;
 
 export type NoteName = keyof typeof projectNotes;
@@ -429,7 +438,7 @@ export function layoutOf(fields: Fields): { places: FieldPlace[]; size: number }
 
 /** Values of `kind` fields, and bits of `flags` fields, in words. */
 export const names = {
-  imageFlags: { 1: 'self-contained', 2: 'left-running', 4: 'compressed', 8: 'encrypted', 16: 'delta' },
+  imageFlags: { 1: 'self-contained', 2: 'left-running', 4: 'compressed', 8: 'encrypted', 16: 'delta', 32: 'foreign' },
   vmaKind: { 1: 'anonymous', 2: 'file', 3: 'object', 4: 'heap', 5: 'stack', 6: 'vdso', 7: 'vvar', 8: 'engine' },
   vmaFlags: {
     0x1: 'shared',
@@ -491,6 +500,14 @@ export function bitNames(table: Record<number, string>, value: number): string[]
   return found;
 }
 
+/** Bits of `flags` in the anchor and in the note `image`. */
+export const IMAGE_COMPRESSED = 4;
+export const IMAGE_ENCRYPTED = 8;
+export const IMAGE_DELTA = 16;
+export const IMAGE_FOREIGN = 32;
+
+export const CODEC_PLAIN = 0;
+export const CODEC_LZ4 = 1;
 export const CHUNK_CODEC_MASK = 0xff;
 export const CHUNK_ENCRYPTED = 0x100;
 export const CHUNK_IN_PARENT = 0x200;
