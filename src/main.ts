@@ -2,9 +2,11 @@ import { fileURLToPath } from 'node:url';
 import { Errors, run, settings } from '@oclif/core';
 import { COMMANDS } from './commands/index.js';
 import { Failure } from './failure.js';
+import { WarpHelp } from './help.js';
 import { styleFor } from './terminal/style.js';
 
-export { COMMANDS };
+// oclif finds both by name (package.json).
+export { COMMANDS, WarpHelp };
 
 /** Runs the command line `argv` (without the interpreter and the script). Sets `process.exitCode`; never throws. */
 export async function main(argv: string[]): Promise<void> {
@@ -53,18 +55,42 @@ function messageOf(error: unknown, argv: string[]): string {
   if (command === undefined && /^[Cc]ommand .* not found/.test(error.message)) {
     return `${argv[0]} is not a warp-tool command; ${suggestion(argv[0] ?? '')}`;
   }
+  // What follows a command without arguments is a sub-command to oclif.
+  const excess = /^[Cc]ommand [^:]+:(\S+) not found/.exec(error.message)?.[1]?.split(':')[0];
+  if (command !== undefined && excess !== undefined) return `unexpected argument: ${excess}; ${help}`;
   if (error instanceof Errors.CLIError) {
     const lines = error.message.split('\n').filter((line) => line !== '' && !line.startsWith('See more help'));
-    return `${lines.join(' ').replaceAll(/\s+/g, ' ')}; ${help}`;
+    const text = lines.join(' ').replaceAll(/\s+/g, ' ');
+    const flag = /^Nonexistent flag: (\S+)/.exec(text)?.[1];
+    if (flag !== undefined && command !== undefined) return `${command} has no flag ${flag}; ${flagSuggestion(command, flag) ?? help}`;
+    const required = /Missing required flag (\S+)$/.exec(text)?.[1];
+    if (required !== undefined) return `missing flag --${required}; ${help}`;
+    return `${text.replace(/^Parsing (--\S+) /, '$1: ').replace(/^(--\S+: )?([A-Z])/, (_, name = '', first) => name + first.toLowerCase())}; ${help}`;
   }
   return `internal error: ${error.message.split('\n')[0]}; please report it with the output of the same command and --debug`;
 }
 
 function suggestion(word: string): string {
-  const near = Object.keys(COMMANDS)
-    .map((name) => ({ name, distance: editDistance(word, name) }))
-    .sort((a, b) => a.distance - b.distance)[0];
-  return near && near.distance <= 2 ? `did you mean \`warp-tool ${near.name}\`?` : 'see `warp-tool --help`';
+  const near = nearest(word, Object.keys(COMMANDS));
+  return near === undefined ? 'see `warp-tool --help`' : `did you mean \`warp-tool ${near}\`?`;
+}
+
+function flagSuggestion(command: string, flag: string): string | undefined {
+  const { flags, baseFlags } = COMMANDS[command]!;
+  const names = Object.entries({ ...flags, ...baseFlags }).filter(([, { hidden }]) => !hidden);
+  const near = flag.startsWith('--')
+    ? nearest(
+        flag.slice(2),
+        names.map(([name]) => name),
+      )
+    : undefined;
+  return near && `did you mean --${near}?`;
+}
+
+/** The name that two edits or fewer make of `word`. */
+function nearest(word: string, names: readonly string[]): string | undefined {
+  const distances = names.map((name) => ({ name, distance: editDistance(word, name) })).toSorted((a, b) => a.distance - b.distance);
+  return distances[0] && distances[0].distance <= 2 ? distances[0].name : undefined;
 }
 
 function editDistance(a: string, b: string): number {

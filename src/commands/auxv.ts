@@ -11,7 +11,8 @@ type Document = Static<typeof auxv>;
 const STRINGS = new Set(['AT_PLATFORM', 'AT_BASE_PLATFORM', 'AT_EXECFN']);
 
 export default class Auxv extends ImageCommand {
-  static override summary = 'Show the auxiliary vector: what the kernel told the program at its start.';
+  static override summary = 'Show the auxiliary vector that the kernel gave the program.';
+  static override examples = ['<%= config.bin %> auxv /tmp/image', '<%= config.bin %> auxv core.1234 --json'];
   static override args = { image: imageArgument };
 
   async run(): Promise<Document> {

@@ -9,11 +9,12 @@ import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } f
 const { compression, parent, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
 
 export default class Checkpoint extends DocumentCommand {
-  static override summary = 'Capture a process that `warp-tool run` started; returns when the image is durable.';
-  static override description = 'The process dies of SIGKILL (status 137) after that, unless --leave-running is given.';
+  static override summary = 'Capture a process that `run` started into an image.';
+  static override description =
+    'Returns when the image is durable. The process then dies of SIGKILL (status 137), unless --leave-running is given.';
   static override examples = [
     '<%= config.bin %> checkpoint 1234 --to /tmp/image',
-    '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running',
+    '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running --timeout 30',
   ];
   static override args = {
     pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }),

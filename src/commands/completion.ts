@@ -4,7 +4,8 @@ import { WarpCommand } from './base.js';
 import { commandFacts } from './facts.js';
 
 export default class Completion extends WarpCommand {
-  static override summary = 'Print a script that makes a shell complete commands, flags, values and processes.';
+  static override summary = 'Print a completion script for bash, zsh or fish.';
+  static override description = 'Completes commands, flags, values of flags, files, and the ids of processes that can be checkpointed.';
   static override examples = [
     'source <(<%= config.bin %> completion bash)',
     '<%= config.bin %> completion zsh > ~/.zfunc/_warp-tool',

@@ -8,9 +8,11 @@ import { printable } from '../terminal/format.js';
 import { DocumentCommand, imageArgument } from './base.js';
 
 export default class Decode extends DocumentCommand {
-  static override summary = 'Print all metadata of an image as JSON, for `encode` to turn back into an image.';
-  static override description =
-    'Memory stays in the image, which the document refers to. `warp-tool schema decode` describes the document.';
+  static override summary = 'Print all metadata of an image as JSON.';
+  static override description = [
+    '`encode` turns the document back into an image. Memory stays in the image, which the document refers to. `warp-tool schema decode`',
+    'describes the document.',
+  ].join(' ');
   static override examples = ['<%= config.bin %> decode /tmp/image -o image.json', '<%= config.bin %> decode core.1234 | less'];
   static override args = { image: imageArgument };
   static override flags = { output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }) };

@@ -30,11 +30,16 @@ const SHOWN_RANGES = 8;
 const SHOWN_CHANGES = 40;
 
 export default class Diff extends DocumentCommand {
-  static override summary =
-    'Show what differs between two images: threads, registers, areas, descriptors, environment, signals, and memory.';
-  static override description =
-    'Exits with 0 when nothing differs, 1 when something does. What tells images apart by nature (id, generation, time) is shown, not compared.';
-  static override examples = ['<%= config.bin %> diff before after', '<%= config.bin %> diff before after --memory --details'];
+  static override summary = 'Show what differs between two images.';
+  static override description = [
+    'Compares threads, registers, areas, descriptors, environment, signals, timers and labels; memory too with --memory. Exits with 0',
+    'when nothing differs, 1 when something does. What tells images apart by nature (id, generation, time) is shown, not compared.',
+  ].join(' ');
+  static override examples = [
+    '<%= config.bin %> diff before after',
+    '<%= config.bin %> diff before after --memory --details',
+    '<%= config.bin %> diff core.1234 core.5678 --json',
+  ];
   static override args = {
     a: imageArgument,
     b: Args.string({ description: 'The image to compare it with.', required: true, ignoreStdin: true }),

@@ -7,8 +7,12 @@ import { DocumentCommand } from './base.js';
 type Document = Static<typeof doctor>;
 
 export default class Doctor extends DocumentCommand {
-  static override summary = 'Tell what this host allows, what follows from it, and the mend; ends with a real checkpoint and restore.';
-  static override description = 'Exits with 0 when processes can be checkpointed and restored here, 1 when not.';
+  static override summary = 'Tell what this host allows, and how to mend what it does not.';
+  static override description = [
+    'Each check names its consequence and its mend; a real checkpoint and restore of a small process comes last. Exits with 0 when',
+    'processes can be checkpointed and restored here, 1 when not.',
+  ].join(' ');
+  static override examples = ['<%= config.bin %> doctor', '<%= config.bin %> doctor --json'];
 
   async run(): Promise<Document> {
     const { flags } = await this.parse(Doctor);

@@ -10,13 +10,17 @@ import { Progress } from '../terminal/progress.js';
 import { WarpCommand } from './base.js';
 
 export default class Encode extends WarpCommand {
-  static override summary = 'Make an image from a document of `decode`, edited or not.';
+  static override summary = 'Make an image from the JSON of `decode`, edited or not.';
   static override description = [
     'Memory comes from the image that the document was decoded from. Nothing edited gives the same image, byte for byte. Paths of descriptors, names of',
     'threads, signal dispositions, labels and other records of notes can be edited at will, entries of the environment as long as they fit into its',
     'block of memory. Checksums are made anew.',
   ].join(' ');
-  static override examples = ['<%= config.bin %> encode image.json -o /tmp/edited'];
+  static override examples = [
+    '<%= config.bin %> encode image.json -o /tmp/edited',
+    '<%= config.bin %> decode /tmp/image | <%= config.bin %> encode - -o /tmp/copy',
+    '<%= config.bin %> encode image.json --image /mnt/image -o /tmp/edited',
+  ];
   static override args = { file: Args.string({ description: 'Document; - for stdin.', required: true, ignoreStdin: true }) };
   static override flags = {
     output: Flags.string({ char: 'o', description: 'Directory for core.img, or a file (*.img).', required: true, helpValue: 'IMAGE' }),

@@ -8,6 +8,7 @@ type Document = Static<typeof engines>;
 
 export default class Engines extends DocumentCommand {
   static override summary = 'List the engines: which this host can use, and why not.';
+  static override examples = ['<%= config.bin %> engines', '<%= config.bin %> engines --json'];
 
   async run(): Promise<Document> {
     const { flags } = await this.parse(Engines);

@@ -8,6 +8,7 @@ type Document = Static<typeof env>;
 
 export default class Env extends ImageCommand {
   static override summary = 'Show the environment that the program was started with.';
+  static override examples = ['<%= config.bin %> env /tmp/image', '<%= config.bin %> env core.1234 --json'];
   static override args = { image: imageArgument };
 
   async run(): Promise<Document> {

@@ -11,7 +11,12 @@ type Document = Static<typeof fds>;
 type Row = Document['descriptors'][number];
 
 export default class Fds extends ImageCommand {
-  static override summary = 'Show every file descriptor: kind, flags, offset, peers, unread data, watches.';
+  static override summary = 'Show file descriptors: kinds, offsets, peers, unread data.';
+  static override description = [
+    'Also status flags, watches of epoll and inotify, timers, locks, and which descriptors share an offset. Core files of the kernel and',
+    'of gcore hold no descriptors.',
+  ].join(' ');
+  static override examples = ['<%= config.bin %> fds /tmp/image', '<%= config.bin %> fds /tmp/image --json'];
   static override args = { image: imageArgument };
 
   async run(): Promise<Document> {

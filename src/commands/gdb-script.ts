@@ -6,8 +6,13 @@ import { Failure, systemErrorReason } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
 
 export default class GdbScript extends WarpCommand {
-  static override summary = "Print GDB commands that open an image with every thread's stack resolved.";
-  static override examples = ['<%= config.bin %> gdb-script /tmp/image -o image.gdb && gdb -x image.gdb'];
+  static override summary = 'Print GDB commands that resolve every stack of an image.';
+  static override description =
+    'They load the executable and the libraries that were mapped, when they are still the same, and name the threads.';
+  static override examples = [
+    '<%= config.bin %> gdb-script /tmp/image -o image.gdb && gdb -x image.gdb',
+    '<%= config.bin %> gdb-script core.1234 | less',
+  ];
   static override args = { image: imageArgument };
   static override flags = { output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }) };
 

@@ -8,7 +8,7 @@ import { Failure, systemErrorReason } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
 
 export default class Gdb extends WarpCommand {
-  static override summary = 'Open GDB on an image, with the right executable and libraries and names on the threads.';
+  static override summary = 'Open GDB on an image, with the right files and thread names.';
   static override description = "Arguments after -- go to GDB. The exit status is GDB's.";
   static override examples = ['<%= config.bin %> gdb /tmp/image', '<%= config.bin %> gdb /tmp/image -- -batch -ex "thread apply all bt"'];
   static override args = { image: imageArgument };

@@ -8,7 +8,7 @@ import { WarpCommand } from './base.js';
 import { commandFacts } from './facts.js';
 
 export default class Man extends WarpCommand {
-  static override summary = 'Print the manual page of warp-tool or of one command, or write all of them.';
+  static override summary = 'Print a manual page, or write all of them into a directory.';
   static override examples = ['<%= config.bin %> man mem | man -l -', '<%= config.bin %> man --output ~/.local/share/man/man1'];
   static override args = { command: Args.string({ description: 'Name of the command.', ignoreStdin: true }) };
   static override flags = {

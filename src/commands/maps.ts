@@ -13,7 +13,9 @@ type Document = Static<typeof maps>;
 type Row = Document['maps'][number];
 
 export default class Maps extends ImageCommand {
-  static override summary = 'Show every memory area: range, protection, kind, file, and what the image holds of it.';
+  static override summary = 'Show memory areas, and what the image holds of each.';
+  static override description =
+    'Range, protection, kind and file of every area; how much of it was resident, is stored, is known to be zero, comes from its file.';
   static override examples = ['<%= config.bin %> maps /tmp/image --sort size', '<%= config.bin %> maps core.1234 --json'];
   static override args = { image: imageArgument };
   static override flags = {

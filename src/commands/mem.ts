@@ -37,7 +37,7 @@ const LARGEST_JSON_DUMP = 64n << 20n;
 const LONGEST_STRING = 1 << 20;
 
 export default class Mem extends DocumentCommand {
-  static override summary = 'Show, search and extract the memory of an image.';
+  static override summary = 'Show, search and extract memory.';
   static override description = [
     'ADDRESS is hexadecimal as `maps` prints it; LENGTH in bytes (4096, 0x1000, 64K, 1M). With one of --search, --text, --regex and --strings the',
     'memory is searched, also across the borders of adjacent areas; the exit status is then 1 when nothing is found. Memory that the image does not',

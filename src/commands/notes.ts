@@ -11,7 +11,9 @@ import { ImageCommand, imageArgument } from './base.js';
 type Document = Static<typeof notes>;
 
 export default class Notes extends ImageCommand {
-  static override summary = 'Show the ELF notes: owner, type, size, and the number of records of ours.';
+  static override summary = 'Show the ELF notes: owner, type, size, number of records.';
+  static override description = '`decode` shows what is in them.';
+  static override examples = ['<%= config.bin %> notes /tmp/image', '<%= config.bin %> notes core.1234 --json'];
   static override args = { image: imageArgument };
 
   async run(): Promise<Document> {

@@ -9,7 +9,9 @@ import { DocumentCommand } from './base.js';
 type Document = Static<typeof ps>;
 
 export default class Ps extends DocumentCommand {
-  static override summary = 'List processes of this user that can be checkpointed now.';
+  static override summary = 'List processes that can be checkpointed now.';
+  static override description = 'Processes of this user that `run` started; as root those of all users.';
+  static override examples = ['<%= config.bin %> ps', '<%= config.bin %> ps --json'];
 
   async run(): Promise<Document> {
     const { flags } = await this.parse(Ps);

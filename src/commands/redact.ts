@@ -11,7 +11,7 @@ import { DocumentCommand, imageArgument } from './base.js';
 type Document = Static<typeof redact>;
 
 export default class Redact extends DocumentCommand {
-  static override summary = 'Make an image that can go into a public bug report: structure without what the process held.';
+  static override summary = 'Make an image that can go into a public bug report.';
   static override description = [
     'Memory, environment, arguments, paths, names, addresses of sockets, data in pipes and sockets, labels and registers that are no addresses are',
     'blanked; sizes, areas, kinds, states and build-ids stay. The result is a sparse file: compress it before sending it.',

@@ -7,8 +7,11 @@ import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } f
 const { concurrent, policies, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
 
 export default class Restore extends WarpCommand {
-  static override summary = 'Bring a process back from its image; standard streams are those of this command.';
-  static override description = "warp-tool becomes the process: the exit status is the program's own, 128 + signal when it died of one.";
+  static override summary = 'Bring a process back from its image.';
+  static override description = [
+    "warp-tool becomes the process: standard streams are those of this command, and the exit status is the program's own, 128 + signal",
+    'when it died of one.',
+  ].join(' ');
   static override examples = [
     '<%= config.bin %> restore /tmp/image',
     '<%= config.bin %> restore /tmp/image --env PORT=8081 --stats /tmp/restore.json',

@@ -6,8 +6,9 @@ import { WarpCommand } from './base.js';
 import { logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
 
 export default class Run extends WarpCommand {
-  static override summary = 'Start a program ready to be checkpointed: no privilege, no change to its source.';
-  static override description = "warp-tool becomes the program: same pid, same standard streams, and the program's own exit status.";
+  static override summary = 'Start a program ready to be checkpointed.';
+  static override description =
+    "No privilege, no change to the program. warp-tool becomes it: same pid, same standard streams, and the program's own exit status.";
   static override usage = 'run [--image DIR] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> run -- node server.js',

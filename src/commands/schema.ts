@@ -5,6 +5,7 @@ import { WarpCommand } from './base.js';
 
 export default class Schema extends WarpCommand {
   static override summary = 'Print the JSON Schema of what a command prints with --json.';
+  static override examples = ['<%= config.bin %> schema threads', '<%= config.bin %> schema > schemas.json'];
   static override args = {
     command: Args.string({ description: 'Name of the command; all of them without it.', ignoreStdin: true }),
   };

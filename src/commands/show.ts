@@ -20,7 +20,11 @@ type KindRow = Document['memory']['by_kind'][number];
 const LABEL_WIDTH = 13;
 
 export default class Show extends ImageCommand {
-  static override summary = 'Show what an image is: the process, when and where it was captured, memory, files, what it needs of a host.';
+  static override summary = 'Show what an image is: process, origin, memory, needs.';
+  static override description = [
+    'One screen: what was captured, when, where from, by which engine; threads, memory by kind, files, and what a host must have to',
+    'restore it.',
+  ].join(' ');
   static override examples = ['<%= config.bin %> show /tmp/image', '<%= config.bin %> show core.1234 --json'];
   static override args = { image: imageArgument };
 

@@ -26,7 +26,12 @@ const ACTION_FLAGS: [bigint, string][] = [
 ];
 
 export default class Signals extends ImageCommand {
-  static override summary = 'Show signal dispositions that are not the default, and queued signals.';
+  static override summary = 'Show signal handlers and queued signals.';
+  static override description = [
+    'Only dispositions that are not the default. Core files of the kernel and of gcore do not hold them; `threads` shows the masks of',
+    'these.',
+  ].join(' ');
+  static override examples = ['<%= config.bin %> signals /tmp/image', '<%= config.bin %> signals /tmp/image --json'];
   static override args = { image: imageArgument };
 
   async run(): Promise<Document> {

@@ -28,7 +28,11 @@ const DISPLAY_ORDER: X86Register[] = [
 const POLICIES: Record<number, string> = { 0: 'other', 1: 'fifo', 2: 'round-robin', 3: 'batch', 5: 'idle', 6: 'deadline', 7: 'ext' };
 
 export default class Threads extends ImageCommand {
-  static override summary = 'Show every thread: where it was, in which system call, its signal mask and registers.';
+  static override summary = 'Show threads: where they were, registers, stacks.';
+  static override description = [
+    'Per thread: id, name, state, system call, place in the code, signal mask. Stacks are unwound by gdb or eu-stack, whichever is',
+    'installed.',
+  ].join(' ');
   static override examples = [
     '<%= config.bin %> threads /tmp/image',
     '<%= config.bin %> threads core.1234 --registers',

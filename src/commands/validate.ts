@@ -16,9 +16,11 @@ type Document = Static<typeof validate>;
 const SHOWN = 40;
 
 export default class Validate extends DocumentCommand {
-  static override summary = 'Check an image: structure, consistency of all notes, and the hash of every chunk.';
-  static override description =
-    'Exits with 0 when nothing is wrong, 1 when there are faults (with --host also: when it cannot be restored here), 2 when the file cannot be opened.';
+  static override summary = 'Check an image for faults, and whether it restores here.';
+  static override description = [
+    'Structure, consistency of all notes, and the hash of every chunk; each fault with its place and its mend. Exits with 0 when nothing',
+    'is wrong, 1 when there are faults (with --host also: when it cannot be restored here), 2 when the file cannot be opened.',
+  ].join(' ');
   static override examples = ['<%= config.bin %> validate /tmp/image', '<%= config.bin %> validate /tmp/image --host'];
   static override args = { image: imageArgument };
   static override flags = {
