@@ -16,6 +16,9 @@ extern "C" {
 /* Unchanged pages of mapped files are stored too: the image needs none of the files at restore. */
 #define WARP_SELF_CONTAINED 0x2u
 
+/* The content is compressed with LZ4 (level 1): such an image is smaller, and is read and decompressed at restore rather than mapped. */
+#define WARP_COMPRESS_LZ4 0x4u
+
 enum warp_result {
   WARP_FAILED = -1,      /* nothing was written, and the process goes on: see warp_error */
   WARP_LEFT_RUNNING = 0, /* the image is durable, and this is the process that was captured */
@@ -25,7 +28,7 @@ enum warp_result {
 /*
  * Writes the whole state of the calling process to DIRECTORY/core.img. `directory` is made when it is missing (mode 0700); a relative
  * path counts from the working directory. An image that is there already is replaced once the new one is durable.
- * `flags`: any of WARP_LEAVE_RUNNING and WARP_SELF_CONTAINED. Other threads are stopped meanwhile.
+ * `flags`: any of WARP_LEAVE_RUNNING, WARP_SELF_CONTAINED and WARP_COMPRESS_LZ4. Other threads are stopped meanwhile.
  */
 enum warp_result warp_checkpoint(const char *directory, unsigned flags);
 

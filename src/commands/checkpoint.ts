@@ -6,7 +6,7 @@ import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
 import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
 
-const { compression, parent, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
+const { parent, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
 
 export default class Checkpoint extends DocumentCommand {
   static override summary = 'Capture a process that `run` started into an image.';
@@ -15,6 +15,7 @@ export default class Checkpoint extends DocumentCommand {
   static override examples = [
     '<%= config.bin %> checkpoint 1234 --to /tmp/image',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running --timeout 30',
+    '<%= config.bin %> checkpoint 1234 --to /tmp/image --compression lz4',
   ];
   static override args = {
     pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }),
@@ -23,11 +24,21 @@ export default class Checkpoint extends DocumentCommand {
     to: Flags.string({ description: 'Directory for the image (core.img); made if it is not there.', required: true, helpValue: 'DIR' }),
     'leave-running': Flags.boolean({ description: 'Let the process go on after the capture.' }),
     'self-contained': Flags.boolean({ description: 'Store unmodified pages of mapped files too.' }),
+    compression: Flags.string({
+      description: 'Compress the content on its way; lz4 restores by reading rather than mapping.',
+      options: ['none', 'lz4'],
+      default: 'none',
+    }),
+    'compression-level': Flags.integer({
+      description: 'From 1, fast, to 9, small; for lz4. [default: 1]',
+      min: 1,
+      max: 9,
+      helpValue: '1-9',
+    }),
     timeout: Flags.string({ description: 'Give up after so many seconds; the process goes on unharmed.', helpValue: 'SECONDS' }),
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
     engine: engineFlag,
-    compression,
     'encryption-key-file': keyFile,
     'encryption-key-env': keyEnvironment,
     parent,
@@ -41,7 +52,10 @@ export default class Checkpoint extends DocumentCommand {
       throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
     if (flags.timeout !== undefined && !(Number(flags.timeout) > 0))
       throw new Failure(`--timeout ${flags.timeout} is not a number of seconds above 0`);
-    const argv = [args.pid, '--to', flags.to];
+    if (flags['compression-level'] !== undefined && flags.compression === 'none')
+      throw new Failure('--compression-level has no meaning without --compression lz4; give both');
+    const argv = [args.pid, '--to', flags.to, '--compression', flags.compression];
+    if (flags['compression-level'] !== undefined) argv.push('--compression-level', String(flags['compression-level']));
     if (flags['leave-running']) argv.push('--leave-running');
     if (flags['self-contained']) argv.push('--self-contained');
     if (flags.timeout !== undefined) argv.push('--timeout', flags.timeout);

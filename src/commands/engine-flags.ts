@@ -15,7 +15,6 @@ export const engineFlag = Flags.string({
 
 export const notYetFlags = {
   concurrent: Flags.boolean({ hidden: true }),
-  compression: Flags.string({ hidden: true, options: ['none', 'lz4'], default: 'none' }),
   'encryption-key-file': Flags.string({ hidden: true }),
   'encryption-key-env': Flags.string({ hidden: true }),
   parent: Flags.string({ hidden: true }),
@@ -26,7 +25,7 @@ export const notYetFlags = {
 export function refuseUnsupported(flags: Record<string, unknown>): void {
   for (const name of Object.keys(notYetFlags)) {
     const value = flags[name];
-    if (value === undefined || value === false || (name === 'compression' && value === 'none')) continue;
+    if (value === undefined || value === false) continue;
     throw new Failure(`--${name} is not supported by this version of the engine; run the command without it`);
   }
   if (flags['engine'] !== undefined && flags['engine'] !== 'warp') {

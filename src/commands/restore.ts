@@ -21,7 +21,7 @@ export default class Restore extends WarpCommand {
     'no-direct-map': Flags.boolean({ description: 'Read all memory at once rather than mapping the image.' }),
     'keep-pid': Flags.boolean({ description: 'Same process and thread ids as at the capture; needs user namespaces.' }),
     verify: Flags.boolean({
-      description: 'Compare all content with its checksums first; done anyway for images up to 16 MiB and with --no-direct-map.',
+      description: 'Compare all content with its checksums; done anyway for images up to 16 MiB, compressed ones and with --no-direct-map.',
     }),
     env: Flags.string({ description: 'Environment variable for the restored process.', multiple: true, helpValue: 'NAME=VALUE' }),
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),

@@ -50,6 +50,16 @@ describe.skipIf(!java || !javac)('JVM (where a JDK is installed; on Debian: apt-
     await restoreProgram(running);
   });
 
+  it.each(['G1GC', 'ZGC'])('%s: three generations, each compressed', async (collector) => {
+    let { target, ports, digest } = await startService(collector);
+    for (let generation = 0; generation < 3; generation++) {
+      const image = await checkpointAndEnd(target, ['--compression', 'lz4']);
+      target = await restoreProgram(image, lastTick(target.stdout));
+      expect(await readAll(ports[0])).toBe(digest);
+      rmSync(image, { recursive: true });
+    }
+  });
+
   it('20 generations under G1', async () => {
     let { target, ports, digest } = await startService('G1GC');
     for (let generation = 0; generation < 20; generation++) {

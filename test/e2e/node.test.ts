@@ -61,14 +61,27 @@ describe('Node.js', () => {
     }
   });
 
-  it('a service left running works on, and its image has the state of the capture', async () => {
-    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
+  it.each([[], ['--compression', 'lz4']])(
+    'a service left running works on, and its image has the state of the capture: %j',
+    async (...args) => {
+      const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
+      const port = await ready(target);
+      const before = await getJson<State>(port, '/state');
+      const image = await checkpoint(target, ['--leave-running', ...args]);
+      await expectGoesOn(target, port, before);
+      await target.kill();
+      await expectGoesOn(restore(image), port, before);
+    },
+  );
+
+  it('three generations, each compressed', async () => {
+    let target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
     const port = await ready(target);
-    const before = await getJson<State>(port, '/state');
-    const image = await checkpoint(target, ['--leave-running']);
-    await expectGoesOn(target, port, before);
-    await target.kill();
-    await expectGoesOn(restore(image), port, before);
+    for (let generation = 0; generation < 3; generation++) {
+      const before = await getJson<State>(port, '/state');
+      target = restore(await checkpointAndEnd(target, ['--compression', 'lz4']));
+      await expectGoesOn(target, port, before);
+    }
   });
 
   it('20 generations', async () => {

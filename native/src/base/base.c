@@ -23,7 +23,13 @@ void fill_bytes(void *to, int value, size_t size) { arch_fill(to, value, size); 
 
 int compare_bytes(const void *a, const void *b, size_t size) {
   const uint8_t *x = a, *y = b;
-  for (size_t i = 0; i < size; i++)
+  size_t i = 0;
+  for (uint64_t left, right; i + sizeof left <= size; i += sizeof left) {
+    __builtin_memcpy(&left, x + i, sizeof left);
+    __builtin_memcpy(&right, y + i, sizeof right);
+    if (left != right) break;
+  }
+  for (; i < size; i++)
     if (x[i] != y[i]) return x[i] < y[i] ? -1 : 1;
   return 0;
 }
@@ -383,6 +389,15 @@ uint64_t clock_ns(int clock) {
 }
 
 uint64_t device_number(uint64_t major, uint64_t minor) { return (major & 0xfffff000) << 32 | (major & 0xfff) << 8 | (minor & 0xffffff00) << 12 | (minor & 0xff); }
+
+size_t processor_count(void) {
+  uint64_t mask[128];
+  long n = sys(sched_getaffinity, 0, sizeof mask, mask);
+  size_t count = 0;
+  for (long i = 0; i < n / 8; i++)
+    for (uint64_t bits = mask[i]; bits != 0; bits &= bits - 1) count++;
+  return count == 0 ? 1 : count;
+}
 
 int64_t file_mtime_ns(const struct file_status *status) { return status->modify_seconds * 1000000000 + status->modify_nanoseconds; }
 

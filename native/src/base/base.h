@@ -159,6 +159,9 @@ struct io_vector {
   size_t length;
 };
 
+/* How many processors this process may use: at least 1. */
+size_t processor_count(void);
+
 /* struct stat of newfstatat(2) on 64-bit machines. */
 struct file_status {
   uint64_t device;

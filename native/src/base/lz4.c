@@ -184,7 +184,7 @@ static size_t find_longest(struct search *search, const uint8_t *at, size_t long
 /* A match is taken only when the next place has no longer one. */
 static bool compress_chains(struct encoder *encoder, const uint8_t *source, int level, struct chains *chains) {
   const uint8_t *const last_start = encoder->end - LAST_MATCH_START;
-  struct search search = {chains, source, source, encoder->end - LAST_LITERALS, 2u << level};
+  struct search search = {chains, source, source, encoder->end - LAST_LITERALS, 1u << (level - 1)};
   __builtin_memset(chains->head, 0, sizeof chains->head);
   for (const uint8_t *at = source; at <= last_start; at++) {
     const uint8_t *match = at, *later = at;

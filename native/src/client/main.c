@@ -1,21 +1,25 @@
 /* warp-checkpoint: asks the engine inside a process for a checkpoint, and waits until the image is durable. */
 #include <linux/un.h>
 
+#include "../base/lz4.h"
 #include "../base/socket_constants.h"
 #include "../program/program.h"
 
 static const char usage[] =
     "usage: warp-checkpoint PID --to DIR [--leave-running] [--self-contained] [--timeout SECONDS]\n"
+    "                       [--compression none|lz4] [--compression-level 1-9]\n"
     "                       [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
     "\n"
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
-    "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n";
+    "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
+    "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image.\n";
 
 struct options {
   uint32_t pid;
   char directory[4200];
   bool leave_running;
   bool self_contained;
+  uint32_t lz4_level; /* 0: not compressed */
   uint64_t timeout_ms;
   const char *log_level;
   const char *stats;
@@ -175,7 +179,7 @@ static int converse(const struct options *options, int fd) {
   static char buffer[16384];
   size_t length = 0;
   struct outcome outcome = {false, 0};
-  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->timeout_ms,
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->lz4_level, options->timeout_ms,
                     options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
   /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
   bool asked = sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) == (long)n;
@@ -206,6 +210,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
   const char *value;
   enum log_level level;
   const char *directory = NULL;
+  uint32_t wanted_level = 0;
+  bool compressed = false;
   for (int i = 1; i < argc; i++) {
     if (strings_equal(argv[i], "--help") || strings_equal(argv[i], "-h")) {
       print("%s", usage);
@@ -228,6 +234,12 @@ static int parse_options(int argc, char **argv, struct options *options) {
         for (at++; *at >= '0' && *at <= '9'; at++, unit /= 10) options->timeout_ms += unit * (uint64_t)(*at - '0');
       }
       if (*at != 0 || at == value) return failed_with(options, "--timeout %s is not a number of seconds", value);
+    } else if (option_with_value(argc, argv, &i, "--compression", &value)) {
+      compressed = strings_equal(value, "lz4");
+      if (!compressed && !strings_equal(value, "none")) return failed_with(options, "--compression %s: choose none or lz4", value);
+    } else if (option_with_value(argc, argv, &i, "--compression-level", &value)) {
+      if (value[0] < '0' + LZ4_LEVEL_FAST || value[0] > '0' + LZ4_LEVEL_BEST || value[1] != 0) return failed_with(options, "--compression-level %s: choose %d to %d", value, LZ4_LEVEL_FAST, LZ4_LEVEL_BEST);
+      wanted_level = (uint32_t)(value[0] - '0');
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
       if (!log_level_parse(value, &level)) return failed_with(options, "--log-level %s: choose error, warn, info or debug", value);
       options->log_level = value;
@@ -239,6 +251,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
       return failed_with(options, "unknown argument %s: see warp-checkpoint --help", argv[i]);
     }
   }
+  if (wanted_level != 0 && !compressed) return failed_with(options, "--compression-level has no meaning without --compression lz4: give both");
+  if (compressed) options->lz4_level = wanted_level == 0 ? LZ4_LEVEL_FAST : wanted_level;
   if (options->pid == 0) return failed_with(options, "name the process to checkpoint by its pid: see warp-checkpoint --help");
   if (directory == NULL || directory[0] == 0) return failed_with(options, "name the directory for the image with --to: see warp-checkpoint --help");
   absolute_path(directory, options->directory, sizeof options->directory);

@@ -2,6 +2,7 @@
 #include <linux/un.h>
 
 #include "../../include/warp.h"
+#include "../base/lz4.h"
 #include "../base/socket_constants.h"
 #include "engine.h"
 
@@ -58,7 +59,8 @@ PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
   if (fd < 0) return failed("cannot reach the engine: %s", error_text(fd));
   size_t size = engine_socket_address(&address);
   long error = sys(connect, fd, &address, size);
-  size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\n\n", path, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0);
+  size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0,
+                         (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0);
   if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
   enum warp_result result = error < 0 ? failed("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
   sys(close, fd);

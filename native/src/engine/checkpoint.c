@@ -165,11 +165,13 @@ static int complete(struct capture *capture, struct target *target) {
   uint64_t written_ns = clock_ns(CLOCK_MONOTONIC_);
   if (target_commit(target, capture->failure) < 0) return -1;
   uint64_t durable_ns = clock_ns(CLOCK_MONOTONIC_);
+  const uint64_t content_bytes = capture->content_end - capture->metadata_size, stored_bytes = capture->bytes_written - capture->metadata_size;
+  const uint64_t hundredths = stored_bytes == 0 ? 100 : content_bytes * 100 / stored_bytes;
   client_send(request,
-              "S{\"freeze_us\":%lu,\"collect_us\":%lu,\"scan_us\":%lu,\"write_us\":%lu,\"sync_us\":%lu,\"total_us\":%lu,\"paused_us\":%lu,\"bytes_written\":%lu,\"image_bytes\":%lu,\"threads\":%lu,\"memory_areas\":%lu,\"segments\":%lu}",
+              "S{\"freeze_us\":%lu,\"collect_us\":%lu,\"scan_us\":%lu,\"write_us\":%lu,\"sync_us\":%lu,\"total_us\":%lu,\"paused_us\":%lu,\"bytes_written\":%lu,\"image_bytes\":%lu,\"content_bytes\":%lu,\"stored_bytes\":%lu,\"repeated_bytes\":%lu,\"compression\":\"%s\",\"ratio\":%lu.%02lu,\"threads\":%lu,\"memory_areas\":%lu,\"segments\":%lu}",
               (capture->frozen_ns - capture->started_ns) / 1000, (capture->collected_ns - capture->frozen_ns) / 1000, (capture->scanned_ns - capture->collected_ns) / 1000, (written_ns - capture->scanned_ns) / 1000,
               (durable_ns - written_ns) / 1000, (durable_ns - capture->started_ns) / 1000, ((capture->released_ns != 0 ? capture->released_ns : durable_ns) - capture->started_ns) / 1000, capture->bytes_written,
-              capture->content_end, capture->threads.records.count, capture->vmas.records.count, capture->segments.count);
+              capture->file_end, content_bytes, stored_bytes, capture->repeated_bytes, request->lz4_level > 0 ? "lz4" : "none", hundredths / 100, hundredths % 100, capture->threads.records.count, capture->vmas.records.count, capture->segments.count);
   return 0;
 }
 
@@ -241,7 +243,7 @@ int checkpoint(struct request *request, struct failure *failure) {
       sys(fstat, target.fd, &image);
     } else if (result == 0) {
       result = __builtin_setjmp(out_of_memory_frame) == 0 ? complete(capture, &target) : -1;
-      image.size = (int64_t)capture->content_end;
+      image.size = (int64_t)capture->file_end;
     }
     capture_close(capture);
     if (writer < 0 && capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 0);

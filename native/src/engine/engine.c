@@ -151,6 +151,7 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     if (starts_with(line, "directory=")) format(request->directory, sizeof request->directory, "%s", value);
     if (starts_with(line, "leave-running=")) request->leave_running = *value == '1';
     if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
+    if (starts_with(line, "lz4-level=")) request->lz4_level = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "timeout-ms=")) request->timeout_ms = parse_decimal(&value);
     if (starts_with(line, "log-level=")) log_level_parse(value, level);
     line = end + 1;

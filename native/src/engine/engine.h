@@ -18,6 +18,7 @@ struct request {
   char directory[4096];
   bool leave_running;
   bool self_contained;
+  uint32_t lz4_level;  /* 0: not compressed */
   uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
   int client; /* socket of whoever asked; -1: a thread of the program (warp_checkpoint) */
 };
@@ -104,8 +105,9 @@ size_t engine_socket_address(struct sockaddr_un *ret);
 void engine_log_flush(void);
 
 /* ---- a capture (checkpoint.c) ---- */
-/* How much content one chunk of the index covers, at most. */
-#define CHUNK_SIZE MIB
+/* How much content one chunk of the index covers, at most. Compressed ones are what must be read and decompressed for any byte in them. */
+#define PLAIN_CHUNK_SIZE MIB
+#define COMPRESSED_CHUNK_SIZE (256 * KIB)
 
 /* Memory that is not all zeros: whole pages. */
 struct piece {
@@ -168,7 +170,10 @@ struct capture {
   struct list pieces;
   struct list runs;
   struct list segments;
+  uint64_t metadata_size;
   uint64_t content_end;
+  uint64_t file_end;       /* of what is stored: content_end unless compressed */
+  uint64_t repeated_bytes; /* content that is stored with other chunks of the same content */
 
   struct buffer kernel_notes;
 
@@ -176,6 +181,8 @@ struct capture {
   uint64_t released_ns; /* when the program went on before the image was written, else 0 */
   uint64_t bytes_written;
 };
+
+static inline uint64_t capture_chunk_size(const struct capture *capture) { return capture->request->lz4_level > 0 ? COMPRESSED_CHUNK_SIZE : PLAIN_CHUNK_SIZE; }
 
 /* Takes one checkpoint. On success without leave_running it does not return: the process ends. */
 int checkpoint(struct request *request, struct failure *failure);
@@ -207,7 +214,7 @@ bool capture_prepare_fork(struct capture *capture);
 long capture_read(const struct capture *capture, const struct run *run, uint64_t address, uint64_t size, uint8_t *copy, const uint8_t **ret);
 /* Moves all content offsets to where the content will begin in the file. */
 void capture_place_content(struct capture *capture, uint64_t metadata_size);
-/* Writes all runs to image_fd; completes chunks and tid_references. */
+/* Writes all runs to image_fd, from file_end on; completes chunks, tid_references and file_end. */
 int capture_write_memory(struct capture *capture);
 /* The object record for a device and inode: found, or added with the given kind. */
 uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode, uint32_t kind, const char *name);

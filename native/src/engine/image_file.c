@@ -144,8 +144,11 @@ int capture_write_image(struct capture *capture) {
   const uint64_t kernel_notes_offset = round_up(section_offset + (extended ? sizeof(Elf64_Shdr) : 0), 8);
   const uint64_t notes_offset = round_up(kernel_notes_offset + kernel_notes.size, 8);
   const uint64_t metadata_size = round_up(notes_offset + notes_room, PAGE_SIZE);
+  capture->metadata_size = metadata_size;
   capture_place_content(capture, metadata_size);
-  long error = sys(ftruncate, capture->image_fd, capture->content_end);
+  const bool compressed = capture->request->lz4_level > 0;
+  capture->file_end = compressed ? metadata_size : capture->content_end;
+  long error = sys(ftruncate, capture->image_fd, capture->file_end);
   if (error < 0) return fail(capture->failure, "cannot write %s/core.img: %s", capture->request->directory, error_text(error));
   log_debug("image: %lu segments, %lu bytes of metadata, %lu bytes of content", segment_count, metadata_size, capture->content_end - metadata_size);
   if (capture_write_memory(capture) < 0) return -1;
@@ -182,11 +185,11 @@ int capture_write_image(struct capture *capture) {
   for (size_t i = 0; i < capture->segments.count; i++) {
     const struct segment *segment = list_at(&capture->segments, struct segment, i);
     segments[FIXED_SEGMENTS + i] = (Elf64_Phdr){
-        .p_type = PT_LOAD,
+        .p_type = segment->stored && compressed ? PT_WARP_CHUNKED : PT_LOAD,
         .p_flags = ((segment->protection & WARP_PROT_READ) != 0 ? PF_R : 0) | ((segment->protection & WARP_PROT_WRITE) != 0 ? PF_W : 0) | ((segment->protection & WARP_PROT_EXEC) != 0 ? PF_X : 0),
         .p_offset = segment->stored ? segment->content_offset : metadata_size,
         .p_vaddr = segment->address,
-        .p_filesz = segment->stored ? segment->size : 0,
+        .p_filesz = segment->stored && !compressed ? segment->size : 0,
         .p_memsz = segment->size,
         .p_align = PAGE_SIZE,
     };
@@ -198,7 +201,7 @@ int capture_write_image(struct capture *capture) {
       .format_minor = WARP_FORMAT_MINOR,
       .flags = table_at(&capture->image, struct warp_image_record, 0)->flags,
       .metadata_size = metadata_size,
-      .file_size = capture->content_end,
+      .file_size = capture->file_end,
       .content_size = capture->content_end,
       .notes_offset = notes_offset,
       .notes_size = notes.size,

@@ -616,10 +616,11 @@ int capture_scan_memory(struct capture *capture) {
       add_private_segments(capture, vma, first_run);
     }
   }
-  for (uint64_t at = 0; at < capture->content_end; at += CHUNK_SIZE) {
+  const uint64_t chunk_size = capture_chunk_size(capture);
+  for (uint64_t at = 0; at < capture->content_end; at += chunk_size) {
     struct warp_chunk_record *chunk = table_add(&capture->chunks);
     chunk->content_offset = chunk->file_offset = at;
-    chunk->content_size = chunk->stored_size = (uint32_t)min_u64(CHUNK_SIZE, capture->content_end - at);
+    chunk->content_size = chunk->stored_size = (uint32_t)min_u64(chunk_size, capture->content_end - at);
   }
   result = 0;
 out:

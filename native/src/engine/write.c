@@ -1,14 +1,23 @@
-/* Writing memory into the image: chunks with hashes, and the thread ids in them. */
+/* Writing memory into the image: chunks with hashes, compressed where that was asked for, and the thread ids in them. */
 #include <linux/futex.h>
 #include <linux/sched.h>
 
+#include "../base/lz4.h"
+#include "../image/chunks.h"
 #include "engine.h"
 
 #define TID_CANDIDATES 1024
 
+/* Compressed chunks that are written at once: they lie in the file in the order of their content. */
+#define BATCH (CHUNK_LARGEST / COMPRESSED_CHUNK_SIZE)
+
 struct writer {
   struct capture *capture;
-  uint8_t *buffer; /* CHUNK_SIZE bytes */
+  uint8_t *buffer; /* a chunk's size */
+  uint8_t *other;  /* when compressing, the content of another chunk, to compare with */
+  uint8_t *output; /* when compressing, the stored bytes of a batch */
+  void *workspace;
+  const struct warp_chunk_record *chunk; /* being written */
   struct xxh64_state hash;
   struct io_vector vectors[64];
   size_t vector_count;
@@ -119,8 +128,11 @@ static void check_owner(struct writer *writer, const uint32_t *at, uint64_t addr
   }
 }
 
-/* Finds what may be owner fields: 32-bit words in the range of the process's thread ids, at the offset that the C library's layout gives. */
-__attribute__((optimize("O3"))) static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address) {
+/*
+ * Finds what may be owner fields: 32-bit words in the range of the process's thread ids, at the offset that the C library's layout gives.
+ * `before` and `after` are the bytes around that can be looked at, too, for mutexes that lie across a border.
+ */
+__attribute__((optimize("O3"))) static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address, size_t before, size_t after) {
   const uint32_t lowest = writer->lowest_tid, span = writer->tid_span;
   const size_t first = engine_on_glibc() ? 0 : 1;
   const uint32_t mask = engine_on_glibc() ? ~0u : FUTEX_TID; /* musl keeps the owner in the futex word, with its flags */
@@ -132,68 +144,228 @@ __attribute__((optimize("O3"))) static void find_tid_references(struct writer *w
     for (size_t i = 0; i < 64; i++) hits |= (words[block + i] & mask) - lowest <= span;
     if (hits == 0) continue;
     for (size_t i = first; i < 64; i += 2)
-      if ((words[block + i] & mask) - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, block + i, count - block - i);
+      if ((words[block + i] & mask) - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, before / 4 + block + i, after / 4 + count - block - i);
   }
 }
 
-static void put_zeros(struct writer *writer, uint64_t size) {
-  static const uint8_t zeros[4096];
-  for (; size > 0; size -= min_u64(size, sizeof zeros)) xxh64_update(&writer->hash, zeros, min_u64(size, sizeof zeros));
-}
+/* ---- a chunk's content ---- */
 
-static void put_piece(struct writer *writer, const struct run *run, uint64_t start, uint64_t size, uint64_t offset, uint8_t *copy) {
-  const uint8_t *bytes;
-  long n = capture_read(writer->capture, run, start, size, copy, &bytes);
-  if (n < 0) {
-    writer->error = n;
-    writer->error_offset = offset;
-    return;
+/* A part of a chunk: bytes of a piece, or, with no piece, the zeros between two. */
+struct stretch {
+  const struct run *run;
+  const struct piece *piece;
+  uint64_t start; /* address, or offset in the object */
+  uint64_t size;
+  uint64_t content_offset;
+};
+
+static size_t first_run(const struct capture *capture, uint64_t content_offset) {
+  size_t low = 0, high = capture->runs.count;
+  while (low < high) {
+    const size_t middle = (low + high) / 2;
+    const struct run *run = list_at(&capture->runs, struct run, middle);
+    if (run->content_offset + run->size <= content_offset) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
   }
-  xxh64_update(&writer->hash, bytes, size);
-  /* Mutexes in shared memory are corrected through a mapping of it. */
-  uint64_t address = run->source == SOURCE_OBJECT ? capture_object_address(list_at(&writer->capture->object_sources, struct object_source, run->object), start) : start;
-  if (address != 0 && !is_engine_memory(address, address + size)) find_tid_references(writer, bytes, size, address);
-  put_bytes(writer, bytes, size, offset);
+  return low;
 }
 
-static void write_chunk(struct writer *writer, struct warp_chunk_record *chunk, size_t *run_hint) {
-  struct capture *capture = writer->capture;
+static uint32_t first_piece(const struct capture *capture, const struct run *run, uint64_t address) {
+  uint32_t low = 0, high = run->piece_count;
+  while (low < high) {
+    const uint32_t middle = (low + high) / 2;
+    if (list_at(&capture->pieces, struct piece, run->first_piece + middle)->end <= address) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+/* Calls `each` for the stretches of a chunk, in order, until it returns false. */
+static void for_each_stretch(const struct capture *capture, const struct warp_chunk_record *chunk, bool (*each)(void *context, const struct stretch *stretch), void *context) {
   const uint64_t start = chunk->content_offset, end = start + chunk->content_size;
-  xxh64_begin(&writer->hash);
-  while (*run_hint + 1 < capture->runs.count && list_at(&capture->runs, struct run, *run_hint + 1)->content_offset <= start) ++*run_hint;
-  for (size_t r = *run_hint; r < capture->runs.count && writer->error == 0; r++) {
+  for (size_t r = first_run(capture, start); r < capture->runs.count; r++) {
     const struct run *run = list_at(&capture->runs, struct run, r);
     if (run->content_offset >= end) break;
     uint64_t from = run->address + (max_u64(start, run->content_offset) - run->content_offset);
     const uint64_t to = run->address + (min_u64(end, run->content_offset + run->size) - run->content_offset);
-    for (uint32_t p = 0; p < run->piece_count && from < to; p++) {
+    for (uint32_t p = first_piece(capture, run, from); p < run->piece_count && from < to; p++) {
       const struct piece *piece = list_at(&capture->pieces, struct piece, run->first_piece + p);
-      if (piece->end <= from) continue;
       if (piece->start > from) {
-        uint64_t gap = min_u64(piece->start, to) - from;
-        put_zeros(writer, gap);
-        from += gap;
+        const struct stretch zeros = {run, NULL, from, min_u64(piece->start, to) - from, run->content_offset + from - run->address};
+        if (!each(context, &zeros)) return;
+        from += zeros.size;
       }
       if (from >= to) break;
-      uint64_t size = min_u64(piece->end, to) - from;
-      uint64_t offset = run->content_offset + from - run->address;
-      put_piece(writer, run, from, size, offset, writer->buffer + (offset - start));
-      from += size;
+      const struct stretch bytes = {run, piece, from, min_u64(piece->end, to) - from, run->content_offset + from - run->address};
+      if (!each(context, &bytes)) return;
+      from += bytes.size;
     }
   }
+}
+
+/* The bytes of a stretch, in place or in `copy`, looked through for thread ids; NULL with the error set when they cannot be read. */
+static const uint8_t *read_stretch(struct writer *writer, const struct stretch *stretch, uint8_t *copy) {
+  const struct run *run = stretch->run;
+  const uint8_t *bytes;
+  const long n = capture_read(writer->capture, run, stretch->start, stretch->size, copy, &bytes);
+  if (n < 0) {
+    writer->error = n;
+    writer->error_offset = stretch->content_offset;
+    return NULL;
+  }
+  /* Mutexes in shared memory are corrected through a mapping of it. */
+  const uint64_t address = run->source == SOURCE_OBJECT ? capture_object_address(list_at(&writer->capture->object_sources, struct object_source, run->object), stretch->start) : stretch->start;
+  if (address != 0 && !is_engine_memory(address, address + stretch->size)) {
+    const bool in_place = bytes == (const uint8_t *)address;
+    find_tid_references(writer, bytes, stretch->size, address, in_place ? stretch->start - stretch->piece->start : 0, in_place ? stretch->piece->end - stretch->start - stretch->size : 0);
+  }
+  return bytes;
+}
+
+/* ---- plain ---- */
+
+static const uint8_t zero_page[PAGE_SIZE];
+
+static bool write_stretch(void *context, const struct stretch *stretch) {
+  struct writer *writer = context;
+  if (stretch->piece == NULL) {
+    for (uint64_t left = stretch->size; left > 0; left -= min_u64(left, sizeof zero_page)) xxh64_update(&writer->hash, zero_page, min_u64(left, sizeof zero_page));
+    return true;
+  }
+  const uint8_t *bytes = read_stretch(writer, stretch, writer->buffer + (stretch->content_offset - writer->chunk->content_offset));
+  if (bytes == NULL) return false;
+  xxh64_update(&writer->hash, bytes, stretch->size);
+  put_bytes(writer, bytes, stretch->size, stretch->content_offset);
+  return true;
+}
+
+static void write_chunk(struct writer *writer, struct warp_chunk_record *chunk) {
+  writer->chunk = chunk;
+  xxh64_begin(&writer->hash);
+  for_each_stretch(writer->capture, chunk, write_stretch, writer);
   flush(writer);
   chunk->content_hash = chunk->stored_hash = xxh64_end(&writer->hash);
 }
 
+/* ---- compressed ---- */
+
+/* A chunk's content in one piece: where it is in memory, when that is one stretch, else in `buffer`. */
+struct gathering {
+  struct writer *writer;
+  const struct warp_chunk_record *chunk;
+  uint8_t *buffer;
+  const uint8_t *content;
+};
+
+static bool gather_stretch(void *context, const struct stretch *stretch) {
+  struct gathering *gathering = context;
+  uint8_t *to = gathering->buffer + (stretch->content_offset - gathering->chunk->content_offset);
+  gathering->content = gathering->buffer;
+  if (stretch->piece == NULL) {
+    fill_bytes(to, 0, stretch->size);
+    return true;
+  }
+  const uint8_t *bytes = read_stretch(gathering->writer, stretch, to);
+  if (bytes != NULL && stretch->size == gathering->chunk->content_size) {
+    gathering->content = bytes;
+  } else if (bytes != NULL && bytes != to) {
+    copy_bytes(to, bytes, stretch->size);
+  }
+  return bytes != NULL;
+}
+
+static const uint8_t *gather(struct writer *writer, const struct warp_chunk_record *chunk, uint8_t *buffer) {
+  struct gathering gathering = {writer, chunk, buffer, buffer};
+  for_each_stretch(writer->capture, chunk, gather_stretch, &gathering);
+  return writer->error == 0 ? gathering.content : NULL;
+}
+
+/*
+ * Chunks by their content: each place of the table is 0, or 1 more than the number of a chunk whose hash is set. A chunk with the same content
+ * as an earlier one is stored with that; which one goes to `same_as` (1 more than its number), and is followed up at the end.
+ */
+static uint32_t *known_chunks, *same_as;
+static size_t known_mask;
+
+/* The number of a chunk with the same content, or `number` itself, which is then known. */
+static size_t find_same(struct writer *writer, size_t number, const uint8_t *content) {
+  const struct capture *capture = writer->capture;
+  const struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, number);
+  for (size_t place = chunk->content_hash & known_mask;; place = (place + 1) & known_mask) {
+    uint32_t known = 0;
+    if (__atomic_compare_exchange_n(&known_chunks[place], &known, (uint32_t)number + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return number;
+    const struct warp_chunk_record *other = table_at(&capture->chunks, struct warp_chunk_record, known - 1);
+    if (other->content_hash != chunk->content_hash || other->content_size != chunk->content_size) continue;
+    /* Thread ids in it have been found when it was stored. */
+    const size_t references = writer->reference_count;
+    const uint8_t *others = gather(writer, other, writer->other);
+    writer->reference_count = references;
+    if (others != NULL && compare_bytes(content, others, chunk->content_size) == 0) return known - 1;
+  }
+}
+
+/* Compresses a few chunks and writes them together. */
+static void write_batch(struct writer *writer, size_t first, size_t end) {
+  struct capture *capture = writer->capture;
+  const int level = (int)capture->request->lz4_level;
+  size_t used = 0;
+  for (size_t i = first; i < end; i++) {
+    struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, i);
+    const uint8_t *content = gather(writer, chunk, writer->buffer);
+    if (content == NULL) return;
+    chunk->content_hash = xxh64(content, chunk->content_size);
+    const size_t same = find_same(writer, i, content);
+    if (writer->error != 0) return;
+    if (same != i) {
+      same_as[i] = (uint32_t)same + 1;
+      continue;
+    }
+    chunk_store(chunk, content, level, writer->output + used, writer->workspace);
+    chunk->file_offset = used;
+    used += chunk->stored_size;
+  }
+  const uint64_t offset = __atomic_fetch_add(&capture->file_end, used, __ATOMIC_RELAXED);
+  for (size_t i = first; i < end; i++) table_at(&capture->chunks, struct warp_chunk_record, i)->file_offset += offset;
+  writer->error = pwrite_fully(capture->image_fd, writer->output, used, offset);
+  writer->error_offset = offset;
+  writer->written += used;
+}
+
+static void follow_same(struct capture *capture) {
+  for (size_t i = 0; i < capture->chunks.records.count; i++) {
+    struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, i);
+    if (same_as[i] == 0) continue;
+    const struct warp_chunk_record *same = table_at(&capture->chunks, struct warp_chunk_record, same_as[i] - 1);
+    chunk->file_offset = same->file_offset;
+    chunk->stored_size = same->stored_size;
+    chunk->stored_hash = same->stored_hash;
+    chunk->flags = same->flags;
+    capture->repeated_bytes += chunk->content_size;
+  }
+}
+
+/* ---- all of them ---- */
+
 static void write_chunks(struct writer *writer) {
   struct capture *capture = writer->capture;
-  size_t run_hint = 0;
+  const bool compressed = capture->request->lz4_level > 0;
+  const size_t step = compressed ? BATCH : 1, count = capture->chunks.records.count;
   while (writer->error == 0) {
-    size_t index = __atomic_fetch_add(&next_chunk, 1, __ATOMIC_RELAXED);
-    if (index >= capture->chunks.records.count) break;
-    write_chunk(writer, table_at(&capture->chunks, struct warp_chunk_record, index), &run_hint);
-    if (writer == first_writer && index % 8 == 0) {
-      client_send(capture->request, "P%lu %lu", index * CHUNK_SIZE, capture->content_end);
+    size_t index = __atomic_fetch_add(&next_chunk, step, __ATOMIC_RELAXED);
+    if (index >= count) break;
+    if (compressed) {
+      write_batch(writer, index, min_u64(index + step, count));
+    } else {
+      write_chunk(writer, table_at(&capture->chunks, struct warp_chunk_record, index));
+    }
+    if (writer == first_writer && index % (8 * step) == 0) {
+      client_send(capture->request, "P%lu %lu", table_at(&capture->chunks, struct warp_chunk_record, index)->content_offset, capture->content_end);
       if (!client_waits(capture->request)) writer->error = -ECANCELED;
     }
   }
@@ -205,22 +377,16 @@ static void writer_thread(void *argument) {
   sys(exit, 0);
 }
 
-static size_t processor_count(void) {
-  uint64_t mask[128];
-  long n = sys(sched_getaffinity, 0, sizeof mask, mask);
-  size_t count = 0;
-  for (long i = 0; i < n / 8; i++)
-    for (uint64_t bits = mask[i]; bits != 0; bits &= bits - 1) count++;
-  return count == 0 ? 1 : count;
-}
-
 #define WRITER_STACK_SIZE (64 * KIB)
+/* One has little to do beside waiting for the kernel; compressing takes a processor's time. */
 #define MOST_WRITERS 4
+#define MOST_COMPRESSORS 16
 
 int capture_write_memory(struct capture *capture) {
   /* Memory of the writers is not the capture's: it must not be in the way of the areas that have been listed. */
   struct arena scratch = {NULL};
-  size_t count = min_u64(min_u64(processor_count(), MOST_WRITERS), 1 + capture->content_end / (8 * CHUNK_SIZE));
+  const bool compressed = capture->request->lz4_level > 0;
+  size_t count = min_u64(min_u64(processor_count(), compressed ? MOST_COMPRESSORS : MOST_WRITERS), 1 + capture->content_end / (8 * MIB));
   uint32_t lowest = UINT32_MAX, highest = 0;
   for (size_t i = 0; i < capture->freeze->count; i++) {
     const struct slot *slot = &capture->freeze->slots[i];
@@ -229,11 +395,21 @@ int capture_write_memory(struct capture *capture) {
     highest = highest > slot->tid ? highest : slot->tid;
   }
   next_chunk = 0;
+  if (compressed) {
+    for (known_mask = 63; known_mask < 2 * capture->chunks.records.count; known_mask = 2 * known_mask + 1) continue;
+    known_chunks = arena_allocate(&scratch, (known_mask + 1) * sizeof *known_chunks);
+    same_as = arena_allocate(&scratch, capture->chunks.records.count * sizeof *same_as + 1);
+  }
   struct writer *writers = arena_allocate(&scratch, count * sizeof *writers);
   for (size_t i = 0; i < count; i++) {
     struct writer *writer = &writers[i];
     writer->capture = capture;
-    writer->buffer = arena_allocate(&scratch, CHUNK_SIZE);
+    writer->buffer = arena_allocate(&scratch, capture_chunk_size(capture));
+    if (compressed) {
+      writer->other = arena_allocate(&scratch, COMPRESSED_CHUNK_SIZE);
+      writer->output = arena_allocate(&scratch, BATCH * COMPRESSED_CHUNK_SIZE);
+      writer->workspace = arena_allocate(&scratch, LZ4_WORKSPACE);
+    }
     writer->lowest_tid = lowest;
     writer->tid_span = highest - lowest;
   }
@@ -262,6 +438,7 @@ int capture_write_memory(struct capture *capture) {
       *reference = writer->references[k];
     }
   }
+  if (compressed && result == 0) follow_same(capture);
   arena_release(&scratch);
   return result;
 }

@@ -1,6 +1,4 @@
 /* Whether this host and its files are such that the image can run. */
-#include <linux/mman.h>
-
 #include "restore.h"
 
 int check_host(struct restore *restore) {
@@ -22,30 +20,6 @@ int check_host(struct restore *restore) {
     uint32_t missing = needed & ~cpu.features[i] & ~moment;
     if (missing != 0) log_warn("the image was made on a processor (%s) with features that this one lacks (word %lu: 0x%x): the program fails where it uses them", view_string(&image->image, &restore->arena, record->cpu_model), i, missing);
   }
-  return 0;
-}
-
-/* Up to this size checking every byte takes a few milliseconds: it is always done. */
-#define ALWAYS_CHECKED (16 * MIB)
-
-int check_content(struct restore *restore) {
-  const struct image *image = &restore->image;
-  uint64_t content = image->anchor.file_size - image->anchor.metadata_size;
-  if (!restore->options.verify && restore->options.direct_map && content > ALWAYS_CHECKED) return 0;
-  if (image_read_chunks(&restore->image, &restore->arena, &restore->failure) < 0) return -1;
-  for (size_t i = 0; i < image->chunks.count; i++) {
-    const struct warp_chunk_record *chunk = view_at(&image->chunks, struct warp_chunk_record, i);
-    if (chunk->file_offset > image->anchor.file_size || chunk->stored_size > image->anchor.file_size - chunk->file_offset || chunk->file_offset % PAGE_SIZE != 0 || chunk->stored_size == 0)
-      return fail(&restore->failure, "%s: chunk %lu (offset 0x%lx, %u bytes) is impossible: the image is damaged: take it from its source again", image->path, i, chunk->file_offset, chunk->stored_size);
-    long bytes = sys(mmap, 0, chunk->stored_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, restore->image_fd, chunk->file_offset);
-    if (bytes < 0) return fail(&restore->failure, "%s: cannot be read at offset 0x%lx: %s", image->path, chunk->file_offset, error_text(bytes));
-    uint64_t hash = xxh64((const void *)bytes, chunk->stored_size);
-    sys(munmap, bytes, chunk->stored_size);
-    if (hash != chunk->stored_hash)
-      return fail(&restore->failure, "%s: content at offset 0x%lx (%u bytes) has hash %016lx, its index says %016lx: the image is damaged: take it from its source again", image->path, chunk->file_offset, chunk->stored_size, hash,
-                  chunk->stored_hash);
-  }
-  log_debug("%lu chunks of content have the hashes of the index", image->chunks.count);
   return 0;
 }
 

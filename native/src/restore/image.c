@@ -35,8 +35,8 @@ static int read_metadata(struct image *image, uint8_t *checked, struct failure *
   if (anchor->format_major != WARP_FORMAT_MAJOR)
     return fail(failure, "%s: image format %u.%u, this restorer knows %u.x: use warp-tool of the version that made it", image->path, anchor->format_major, anchor->format_minor, WARP_FORMAT_MAJOR);
   if (header.e_machine != ARCH_ELF_MACHINE) return fail(failure, "%s: made on another kind of processor (ELF machine %u)", image->path, header.e_machine);
-  if ((anchor->flags & (WARP_IMAGE_COMPRESSED | WARP_IMAGE_ENCRYPTED | WARP_IMAGE_DELTA)) != 0)
-    return fail(failure, "%s: compressed, encrypted and delta images cannot be restored by this version: make a plain one with 'warp-tool decompress'", image->path);
+  if ((anchor->flags & WARP_IMAGE_ENCRYPTED) != 0) return fail(failure, "%s: encrypted images cannot be restored by this version: decrypt it first with 'warp-tool decrypt'", image->path);
+  if ((anchor->flags & WARP_IMAGE_DELTA) != 0) return fail(failure, "%s: delta images cannot be restored by this version: restore its parent, or make an image without --parent", image->path);
   if ((uint64_t)image->status.size < anchor->file_size)
     return fail(failure, "%s: truncated: %lu bytes of %lu, at offset 0x%lx the content ends: %s", image->path, (uint64_t)image->status.size, anchor->file_size, (uint64_t)image->status.size, damaged);
   if (anchor->metadata_size < sizeof start || anchor->metadata_size > anchor->file_size || anchor->metadata_size % PAGE_SIZE != 0)
@@ -56,14 +56,19 @@ static int read_metadata(struct image *image, uint8_t *checked, struct failure *
   return 0;
 }
 
+static bool is_compressed(const struct image *image) { return (image->anchor.flags & WARP_IMAGE_COMPRESSED) != 0; }
+static uint64_t content_size(const struct image *image) { return is_compressed(image) ? image->anchor.content_size : image->anchor.file_size; }
+
 static int check_segments(const struct image *image, struct failure *failure) {
   uint64_t end = 0;
   for (uint64_t i = 0; i < image->segment_count; i++) {
     const Elf64_Phdr *segment = &image->segments[i];
-    if (segment->p_type != PT_LOAD) continue;
+    if (!segment_is_memory(segment)) continue;
+    const bool chunked = segment->p_type == PT_WARP_CHUNKED;
+    const uint64_t content_end = content_size(image), stored = segment_stored(segment);
     bool aligned = segment->p_vaddr % PAGE_SIZE == 0 && segment->p_memsz % PAGE_SIZE == 0 && segment->p_offset % PAGE_SIZE == 0;
-    bool sized = segment->p_filesz == 0 || segment->p_filesz == segment->p_memsz;
-    bool inside = segment->p_offset <= image->anchor.file_size && segment->p_filesz <= image->anchor.file_size - segment->p_offset;
+    bool sized = segment->p_filesz == 0 || (!chunked && segment->p_filesz == segment->p_memsz);
+    bool inside = segment->p_offset <= content_end && stored <= content_end - segment->p_offset && chunked == (is_compressed(image) && stored > 0);
     if (!aligned || !sized || !inside || segment->p_vaddr < end || segment->p_vaddr + segment->p_memsz < segment->p_vaddr)
       return fail(failure, "%s: program header %lu (address 0x%lx, offset 0x%lx, size 0x%lx) is impossible: %s", image->path, i, segment->p_vaddr, segment->p_offset, segment->p_memsz, damaged);
     end = segment->p_vaddr + segment->p_memsz;
@@ -132,10 +137,15 @@ static int check_records(const struct image *image, struct failure *failure) {
     end = vma->end;
     for (; next < image->segment_count; next++) {
       const Elf64_Phdr *segment = &image->segments[next];
-      if (segment->p_type != PT_LOAD) continue;
+      if (!segment_is_memory(segment)) continue;
       if (segment->p_vaddr >= vma->end) break;
       if (segment->p_vaddr < vma->start || segment->p_vaddr + segment->p_memsz > vma->end) return fail_record(image, failure, "vmas", i, "a segment reaches over its end");
     }
+  }
+  const uint64_t content_end = content_size(image);
+  for (size_t i = 0; i < image->extents.count; i++) {
+    const struct warp_extent_record *extent = view_at(&image->extents, struct warp_extent_record, i);
+    if (extent->object >= image->objects.count || extent->content_offset > content_end || extent->length > content_end - extent->content_offset) return fail_record(image, failure, "extents", i, "refers to what is not there");
   }
   for (size_t i = 0; i < image->descriptions.count; i++) {
     const struct warp_description_record *description = view_at(&image->descriptions, struct warp_description_record, i);

@@ -9,8 +9,8 @@ static const char usage[] =
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
-    "namespaces of its own. --verify compares all content with its hashes first; that is always done for\n"
-    "images of up to 16 MiB and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n";
+    "namespaces of its own. --verify compares all content with its hashes; that is always done for\n"
+    "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n";
 
 static struct restore the_restore = {.options = {.direct_map = true}};
 
@@ -119,9 +119,9 @@ static void write_stats(struct restore *restore, int fd) {
   char text[1024];
   size_t n = format(text, sizeof text,
                     "{\"metadata_us\":%lu,\"files_us\":%lu,\"descriptors_us\":%lu,\"memory_us\":%lu,\"process_us\":%lu,\"total_us\":%lu,\"direct_bytes\":%lu,\"direct_mappings\":%lu,\"eager_bytes\":%lu,"
-                    "\"eager_reads\":%lu,\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"mode\":\"%s\"}\n",
+                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"mode\":\"%s\"}\n",
                     stats->metadata_us, stats->files_us - stats->metadata_us, stats->descriptors_us - stats->files_us, stats->memory_us - stats->descriptors_us, stats->process_us - stats->memory_us, stats->process_us,
-                    stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
+                    stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->read_bytes, stats->loaders, restore->content.compressed ? "lz4" : "none", stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
                     stats->direct_mappings > 0 ? "direct" : "eager");
   write_fully(fd, text, n);
   sys(close, fd);
@@ -173,7 +173,7 @@ static void restore_in_place(void *argument) {
     stats_fd = move_descriptor(restore, (int)fd);
   }
   if (become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
-  if (check_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
+  if (open_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
   phase(restore, &restore->stats.files_us);
   if (create_objects(restore) < 0 || restore_descriptors(restore) < 0) bad(restore);
   phase(restore, &restore->stats.descriptors_us);
@@ -189,7 +189,7 @@ static void restore_in_place(void *argument) {
 }
 
 _Noreturn void move_away(struct restore *restore) {
-  uint64_t region = 64 * MIB + 8 * restore->image.anchor.metadata_size;
+  uint64_t region = 64 * MIB + 8 * restore->image.anchor.metadata_size + min_u64(processor_count(), MOST_LOADERS) * 2 * CHUNK_LARGEST;
   uint64_t code = program_size();
   uint64_t total = round_up(code + STACK_SIZE + VDSO_ROOM + region, PAGE_SIZE);
   uint64_t base = find_hole(restore, total);

@@ -17,17 +17,6 @@ static uint64_t control_address(const struct restore *restore) { return view_at(
 
 /* ---- shared memory objects ---- */
 
-static long copy_content(const struct restore *restore, int to, uint64_t to_offset, uint64_t content_offset, uint64_t length) {
-  int64_t from = (int64_t)content_offset;
-  sys(lseek, to, to_offset, 0);
-  while (length > 0) {
-    long n = sys(sendfile, to, restore->image_fd, &from, min_u64(length, 1ul << 30));
-    if (n <= 0) return n == 0 ? -EIO : n;
-    length -= (uint64_t)n;
-  }
-  return 0;
-}
-
 /* An object that one mapping shows in full needs no name: it is made where it belongs (see map_area). */
 static bool has_descriptor(const struct restore *restore, uint32_t object) {
   for (size_t i = 0; i < restore->image.descriptions.count; i++) {
@@ -51,8 +40,34 @@ static bool is_single_mapping(const struct restore *restore, uint32_t object) {
   return mappings == 1 && whole;
 }
 
+/* Maps an object from its first content to its last, which become targets; the mapping, if there is any, goes to *ret. */
+static long map_object(const struct restore *restore, uint32_t object, int fd, struct io_vector *ret, struct list *targets) {
+  const struct image *image = &restore->image;
+  const size_t first_target = targets->count;
+  const uint64_t size = view_at(&image->objects, struct warp_object_record, object)->size;
+  uint64_t start = UINT64_MAX, end = 0;
+  for (size_t i = 0; i < image->extents.count; i++) {
+    const struct warp_extent_record *extent = view_at(&image->extents, struct warp_extent_record, i);
+    if (extent->object != object || extent->object_offset >= size || extent->length == 0) continue;
+    const uint64_t length = min_u64(extent->length, size - extent->object_offset);
+    *(struct target *)list_add(targets) = (struct target){extent->content_offset, length, extent->object_offset};
+    start = min_u64(start, round_down(extent->object_offset, PAGE_SIZE));
+    end = max_u64(end, extent->object_offset + length);
+  }
+  *ret = (struct io_vector){NULL, 0};
+  if (start >= end) return 0;
+  const long address = sys(mmap, 0, end - start, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, start);
+  if (address < 0) return address;
+  for (size_t i = first_target; i < targets->count; i++) list_at(targets, struct target, i)->address += (uint64_t)address - start;
+  *ret = (struct io_vector){(void *)address, end - start};
+  return 0;
+}
+
 int create_objects(struct restore *restore) {
   struct image *image = &restore->image;
+  struct io_vector *mappings = arena_allocate(&restore->arena, image->objects.count * sizeof *mappings + 1);
+  struct list targets;
+  list_init(&targets, &restore->arena, sizeof(struct target));
   restore->object_fds = arena_allocate(&restore->arena, image->objects.count * sizeof(int) + 1);
   for (uint32_t i = 0; i < image->objects.count; i++) {
     const struct warp_object_record *object = view_at(&image->objects, struct warp_object_record, i);
@@ -68,16 +83,15 @@ int create_objects(struct restore *restore) {
     if (fd < 0) return fail(&restore->failure, "cannot create shared memory object %u (%s): %s", i, name, error_text(fd));
     long error = sys(ftruncate, fd, object->size);
     if (error == 0 && (object->mode & 07777) != 0) error = sys(fchmod, fd, object->mode & 07777);
-    for (size_t k = 0; k < image->extents.count && error == 0; k++) {
-      const struct warp_extent_record *extent = view_at(&image->extents, struct warp_extent_record, k);
-      if (extent->object != i) continue;
-      uint64_t length = min_u64(extent->length, object->size - min_u64(object->size, extent->object_offset));
-      error = copy_content(restore, (int)fd, extent->object_offset, extent->content_offset, length);
-      restore->stats.object_bytes += length;
-    }
+    if (error == 0) error = map_object(restore, i, (int)fd, &mappings[i], &targets);
     if (error < 0) return fail(&restore->failure, "cannot fill shared memory object %u (%s, %lu bytes): %s", i, name, object->size, error_text(error));
     restore->object_fds[i] = move_descriptor(restore, (int)fd);
   }
+  if (load_content(restore, &targets, false) < 0) return -1;
+  restore->stats.object_bytes = restore->stats.eager_bytes;
+  restore->stats.eager_bytes = 0;
+  for (size_t i = 0; i < image->objects.count; i++)
+    if (mappings[i].length > 0) sys(munmap, mappings[i].base, mappings[i].length);
   return 0;
 }
 
@@ -111,46 +125,11 @@ int clear_memory(struct restore *restore) {
 
 /* ---- areas ---- */
 
-/* Stretches that are read, in ascending file offset: neighbours in the file go into one call. */
-struct reader {
-  struct restore *restore;
-  struct io_vector vectors[256];
-  size_t count;
-  uint64_t offset;
-  uint64_t end;
-};
-
-static int reader_flush(struct reader *reader) {
-  struct io_vector *vector = reader->vectors;
-  while (reader->count > 0) {
-    long n = sys(preadv, reader->restore->image_fd, vector, reader->count, reader->offset, 0);
-    if (n == -EINTR) continue;
-    if (n <= 0) return fail(&reader->restore->failure, "%s: cannot be read at offset 0x%lx: %s", reader->restore->image.path, reader->offset, n == 0 ? "the file ends" : error_text(n));
-    reader->restore->stats.eager_reads++;
-    reader->restore->stats.eager_bytes += (uint64_t)n;
-    reader->offset += (uint64_t)n;
-    while (n > 0) {
-      size_t take = min_u64((uint64_t)n, vector->length);
-      vector->base = (uint8_t *)vector->base + take;
-      vector->length -= take;
-      n -= (long)take;
-      if (vector->length == 0) vector++, reader->count--;
-    }
-  }
-  return 0;
-}
-
-static int reader_add(struct reader *reader, uint64_t address, uint64_t size, uint64_t offset) {
-  if (reader->count > 0 && (offset != reader->end || reader->count == sizeof reader->vectors / sizeof reader->vectors[0]) && reader_flush(reader) < 0) return -1;
-  if (reader->count == 0) reader->offset = offset;
-  reader->vectors[reader->count++] = (struct io_vector){(void *)address, size};
-  reader->end = offset + size;
-  return 0;
-}
-
 static int kernel_protection(uint32_t protection) {
   return ((protection & WARP_PROT_READ) != 0 ? PROT_READ : 0) | ((protection & WARP_PROT_WRITE) != 0 ? PROT_WRITE : 0) | ((protection & WARP_PROT_EXEC) != 0 ? PROT_EXEC : 0);
 }
+
+static bool maps_directly(const Elf64_Phdr *segment) { return segment->p_type == PT_LOAD && segment->p_filesz >= DIRECT_MINIMUM; }
 
 static bool may_map_directly(const struct restore *restore, const struct warp_vma_record *vma) {
   bool plain = vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP;
@@ -168,7 +147,7 @@ static void apply_advice(const struct warp_vma_record *vma) {
     int advice;
   } advices[] = {
       {WARP_VMA_DONT_DUMP, MADV_DONTDUMP}, {WARP_VMA_DONT_FORK, MADV_DONTFORK},     {WARP_VMA_WIPE_ON_FORK, MADV_WIPEONFORK}, {WARP_VMA_MERGEABLE, MADV_MERGEABLE},
-      {WARP_VMA_HUGE_PAGE, MADV_HUGEPAGE}, {WARP_VMA_NO_HUGE_PAGE, MADV_NOHUGEPAGE}, {WARP_VMA_RANDOM, MADV_RANDOM},          {WARP_VMA_SEQUENTIAL, MADV_SEQUENTIAL},
+      {WARP_VMA_RANDOM, MADV_RANDOM},          {WARP_VMA_SEQUENTIAL, MADV_SEQUENTIAL},
   };
   if ((vma->flags & ~(WARP_VMA_SHARED | WARP_VMA_MAY_WRITE | WARP_VMA_NO_RESERVE)) == 0) return;
   for (size_t i = 0; i < sizeof advices / sizeof advices[0]; i++) {
@@ -200,21 +179,21 @@ static long map_ground(struct restore *restore, const struct warp_vma_record *vm
   return sys(mmap, vma->start, size, protection, flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
-static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct reader *reader, struct list *protect_later) {
+static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct list *targets, struct list *protect_later) {
   const int final = kernel_protection(vma->protection);
   bool content_elsewhere = vma->kind == WARP_VMA_OBJECT && restore->object_fds[vma->object] >= 0;
   bool direct_allowed = may_map_directly(restore, vma);
-  bool covered = direct_allowed && first < end && first->p_memsz == vma->end - vma->start && first->p_filesz >= DIRECT_MINIMUM;
+  bool covered = direct_allowed && first < end && first->p_memsz == vma->end - vma->start && maps_directly(first);
   bool eager = false;
-  for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) eager |= segment->p_filesz > 0 && !(direct_allowed && segment->p_filesz >= DIRECT_MINIMUM);
+  for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) eager |= segment_stored(segment) > 0 && !(direct_allowed && maps_directly(segment));
   if (!covered) {
     long address = map_ground(restore, vma, final | (eager ? PROT_WRITE : 0));
     if (address < 0) return fail_map(restore, vma, address);
   }
   bool writable = eager;
   for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) {
-    if (segment->p_filesz == 0) continue;
-    if (direct_allowed && segment->p_filesz >= DIRECT_MINIMUM) {
+    if (segment_stored(segment) == 0) continue;
+    if (direct_allowed && maps_directly(segment)) {
       int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
       long address = sys(mmap, segment->p_vaddr, segment->p_filesz, final, flags, restore->image_fd, segment->p_offset);
       if (address >= 0) {
@@ -234,8 +213,10 @@ static int map_area(struct restore *restore, const struct warp_vma_record *vma, 
       sys(mprotect, vma->start, vma->end - vma->start, final | PROT_WRITE);
       writable = true;
     }
-    if (reader_add(reader, segment->p_vaddr, segment->p_filesz, segment->p_offset) < 0) return -1;
+    *(struct target *)list_add(targets) = (struct target){segment->p_offset, segment_stored(segment), segment->p_vaddr};
   }
+  /* Before the content comes: it decides about the pages that this gets. */
+  if ((vma->flags & (WARP_VMA_HUGE_PAGE | WARP_VMA_NO_HUGE_PAGE)) != 0) sys(madvise, vma->start, vma->end - vma->start, (vma->flags & WARP_VMA_HUGE_PAGE) != 0 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
   if (writable && (final & PROT_WRITE) == 0) *(const struct warp_vma_record **)list_add(protect_later) = vma;
   return 0;
 }
@@ -267,7 +248,7 @@ static void mind_area_limit(struct restore *restore) {
     const char *at = text;
     limit = parse_decimal(&at);
   }
-  for (uint64_t i = 0; i < restore->image.segment_count; i++) direct += restore->image.segments[i].p_type == PT_LOAD && restore->image.segments[i].p_filesz >= DIRECT_MINIMUM;
+  for (uint64_t i = 0; i < restore->image.segment_count; i++) direct += maps_directly(&restore->image.segments[i]);
   if (restore->image.vmas.count + 2 * direct + 64 <= limit) return;
   log_info("%lu memory areas and %lu direct mappings come near the limit of %lu areas (vm.max_map_count): all memory is read", restore->image.vmas.count, direct, limit);
   restore->options.direct_map = false;
@@ -276,21 +257,20 @@ static void mind_area_limit(struct restore *restore) {
 int restore_memory(struct restore *restore) {
   struct image *image = &restore->image;
   mind_area_limit(restore);
-  struct reader *reader = arena_allocate(&restore->arena, sizeof *reader);
-  struct list protect_later;
+  struct list targets, protect_later;
+  list_init(&targets, &restore->arena, sizeof(struct target));
   list_init(&protect_later, &restore->arena, sizeof(const struct warp_vma_record *));
-  reader->restore = restore;
   uint64_t next = 0;
   for (size_t i = 0; i < image->vmas.count; i++) {
     const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
     if (vma->kind == WARP_VMA_VVAR || vma->kind == WARP_VMA_VDSO) continue;
-    while (next < image->segment_count && (image->segments[next].p_type != PT_LOAD || image->segments[next].p_vaddr < vma->start)) next++;
+    while (next < image->segment_count && (!segment_is_memory(&image->segments[next]) || image->segments[next].p_vaddr < vma->start)) next++;
     uint64_t end = next;
     while (end < image->segment_count && image->segments[end].p_vaddr < vma->end) end++;
-    if (map_area(restore, vma, image->segments + next, image->segments + end, reader, &protect_later) < 0) return -1;
+    if (map_area(restore, vma, image->segments + next, image->segments + end, &targets, &protect_later) < 0) return -1;
     next = end;
   }
-  if (reader_flush(reader) < 0) return -1;
+  if (load_content(restore, &targets, restore->content.check_all) < 0) return -1;
   for (size_t i = 0; i < protect_later.count; i++) {
     const struct warp_vma_record *vma = *list_at(&protect_later, const struct warp_vma_record *, i);
     sys(mprotect, vma->start, vma->end - vma->start, kernel_protection(vma->protection));
@@ -444,9 +424,12 @@ int restore_vdso(struct restore *restore) {
   uint64_t vdso_size = image_vdso->end - image_vdso->start;
   for (uint64_t i = 0; i < image->segment_count; i++) {
     const Elf64_Phdr *segment = &image->segments[i];
-    if (segment->p_type != PT_LOAD || segment->p_vaddr != image_vdso->start || segment->p_filesz < vdso_size) continue;
+    if (!segment_is_memory(segment) || segment->p_vaddr != image_vdso->start || segment_stored(segment) < vdso_size) continue;
+    struct list targets;
+    list_init(&targets, &restore->arena, sizeof(struct target));
     stored = arena_allocate(&restore->arena, vdso_size);
-    if (read_fully(restore->image_fd, stored, vdso_size, segment->p_offset) != (long)vdso_size) stored = NULL;
+    *(struct target *)list_add(&targets) = (struct target){segment->p_offset, vdso_size, (uint64_t)stored};
+    if (load_content(restore, &targets, false) < 0) return -1;
   }
   /* The data areas lie directly below the code, in the image as here, or the code would not find them. */
   bool same_layout = host_vdso != 0 && host_vdso_size == vdso_size && host_data_size == image_data_size && image_data + image_data_size == image_vdso->start;

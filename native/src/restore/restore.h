@@ -7,6 +7,7 @@
 #define WARP_RESTORE_H
 
 #include "../engine/control.h"
+#include "../image/chunks.h"
 #include "../image/tables.h"
 #include "../program/program.h"
 
@@ -39,8 +40,24 @@ struct image {
 struct stats {
   uint64_t begin_ns;
   uint64_t metadata_us, files_us, descriptors_us, memory_us, process_us, threads_us;
-  uint64_t direct_bytes, eager_bytes, object_bytes;
-  uint64_t direct_mappings, eager_reads, areas;
+  uint64_t direct_bytes, eager_bytes, object_bytes, read_bytes;
+  uint64_t direct_mappings, eager_reads, areas, loaders;
+};
+
+/* How the image's content is stored, and how much of it is looked at. */
+struct content {
+  bool compressed;
+  bool check_all; /* all of it is compared with its hashes, wanted or not */
+  bool indexed;   /* whole chunks are read, by this index */
+  struct chunk_index index;
+  bool *taken; /* by chunk: loaded by somebody */
+};
+
+/* A stretch of content and where in memory it goes. */
+struct target {
+  uint64_t offset; /* in content space */
+  uint64_t size;
+  uint64_t address;
 };
 
 struct restore {
@@ -48,6 +65,7 @@ struct restore {
   struct arena arena;
   struct failure failure;
   struct image image;
+  struct content content;
   struct stats stats;
   /* The restorer's place while memory changes around it. */
   uint64_t bootstrap;
@@ -80,6 +98,9 @@ void drop_capabilities(void);
 int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure);
 /* The chunk index, which grows with the content, is read where it is needed only. */
 int image_read_chunks(struct image *image, struct arena *arena, struct failure *failure);
+/* Whether a segment describes memory, and how much of that the content space has. */
+static inline bool segment_is_memory(const Elf64_Phdr *segment) { return segment->p_type == PT_LOAD || segment->p_type == PT_WARP_CHUNKED; }
+static inline uint64_t segment_stored(const Elf64_Phdr *segment) { return segment->p_type == PT_WARP_CHUNKED ? segment->p_memsz : segment->p_filesz; }
 /* The VMA that holds an address; NULL for none. */
 const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address);
 uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
@@ -87,10 +108,19 @@ uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
 /* ---- host.c ---- */
 /* Whether this host can run the image: processor features, kernel, page size. */
 int check_host(struct restore *restore);
-/* Compares the content with its hashes: always for small images, with --verify for any. */
-int check_content(struct restore *restore);
 /* Opens every mapped file and compares its identity. */
 int open_files(struct restore *restore);
+
+/* ---- content.c ---- */
+/* Threads that load content, at most; each has room for two chunks. */
+#define MOST_LOADERS 16ul
+/* Decides how content is loaded and what of it is checked; reads the chunk index where that needs it. */
+int open_content(struct restore *restore);
+/*
+ * Fills memory, which is writable: each of `targets` (struct target) with its content; they are sorted. With `check_rest` the chunks that nobody
+ * has loaded so far are compared with their hashes too.
+ */
+int load_content(struct restore *restore, struct list *targets, bool check_rest);
 
 /* ---- descriptors.c ---- */
 int restore_descriptors(struct restore *restore);
