@@ -1,11 +1,14 @@
 import { basename } from 'node:path';
 import { Flags } from '@oclif/core';
+import { AddressSpace } from '../elf/address-space.js';
 import type { Image, Thread } from '../elf/image.js';
+import { openJvm } from '../elf/java.js';
+import type { JavaThread } from '../elf/jvm/threads.js';
 import { type X86Register } from '../elf/kernel-notes/prstatus.js';
 import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
 import { Modules } from '../elf/modules.js';
 import { signalName, signalNames } from '../elf/signals.js';
-import { stacksOf } from '../elf/stacks.js';
+import { MOST_FRAMES, stacksOf, withJavaFrames, type StackFrame, type Stacks } from '../elf/stacks.js';
 import { systemCallName } from '../elf/system-calls.js';
 import { threads } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
@@ -19,6 +22,10 @@ type Document = Static<typeof threads>;
 type Row = Document['threads'][number];
 type Frame = NonNullable<Row['frames']>[number];
 type Registers = NonNullable<Row['registers']>;
+type JavaFrame = NonNullable<Frame['java']>;
+
+/** The way in which the Java frames of most threads end: no news. */
+const ORDINARY_END = /first Java method|no Java frame/;
 
 const DISPLAY_ORDER: X86Register[] = [
   'rip', 'eflags', 'rsp', 'rbp', 'rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15',
@@ -51,29 +58,41 @@ export default class Threads extends ImageCommand {
       flags.json ?? false,
       async (image) => {
         const document = await collectThreads(image, flags.registers ?? false);
-        if (flags.stack) await addStacks(image, document);
-        if (!flags.json && document.stacks?.problem) this.warnUser(printable(document.stacks.problem));
+        const stacks = flags.stack ? await stacksOf(image) : null;
+        if (stacks) addStacks(document, stacks);
+        await addJava(image, document, stacks);
+        const problems = [...(document.stacks?.problem ? [document.stacks.problem] : []), ...(document.java?.problems ?? [])];
+        if (!flags.json) for (const problem of problems) this.warnUser(printable(problem));
         return document;
       },
       (document) => this.render(document, flags.registers ?? false),
     );
   }
 
-  private frameLine({ pc, function: name, module, module_offset: offset, file, line, generated }: Frame): string {
+  private frameLine({ pc, function: name, module, module_offset: offset, file, line, generated, java }: Frame): string {
     const { style } = this;
+    if (java) return this.javaFrameLine(pc, name, file, line, java);
     const where = file === null ? '' : ` at ${basename(file)}${line === null ? '' : `:${line}`}`;
     const inside = module === null ? '' : ` (${printable(basename(module))})`;
     const what = name ?? (generated ? '[generated code]' : module === null ? '??' : `${printable(basename(module))}+${offset}`);
-    return `${pc === null ? style.dim('inlined'.padEnd(14)) : `0x${pc.slice(2).padStart(12, '0')}`} ${style.cyan(printable(what))}${printable(where)}${name === null ? '' : style.dim(inside)}`;
+    return `${pc === null ? style.dim('inlined'.padEnd(14)) : address(pc)} ${style.cyan(printable(what))}${printable(where)}${name === null ? '' : style.dim(inside)}`;
+  }
+
+  private javaFrameLine(pc: string | null, name: string | null, file: string | null, line: number | null, java: JavaFrame): string {
+    const { style } = this;
+    if (java.kind === 'entry') return `${address(pc)} ${style.dim('[native code calls Java]')}`;
+    const where = file === null ? '' : ` at ${file}${line === null ? '' : `:${line}`}`;
+    const how = java.kind === 'native' ? 'native method' : [java.kind, java.compiler].filter(Boolean).join(', ');
+    return `${pc === null ? style.dim('inlined'.padEnd(14)) : address(pc)} ${style.cyan(printable(name ?? '?'))}${printable(where)}${style.dim(` (${how})`)}`;
   }
 
   private *render({ threads: rows }: Document, registers: boolean): Generator<string> {
     const { style } = this;
-    const names = rows.some((row) => row.name !== null);
+    const names = rows.some((row) => nameOf(row) !== '');
     const states = rows.some((row) => row.state !== null);
     const layout: Column<Row>[] = [
       { title: 'tid', align: 'right', cell: (row) => String(row.tid), style: (text, row) => (row.leader ? style.bold(text) : text) },
-      ...(names ? [{ title: 'name', cell: (row: Row) => printable(row.name ?? ''), style: (text: string) => style.cyan(text) }] : []),
+      ...(names ? [{ title: 'name', cell: (row: Row) => printable(nameOf(row)), style: (text: string) => style.cyan(text) }] : []),
       ...(states ? [{ title: 'state', cell: (row: Row) => row.state ?? '' }] : []),
       { title: 'system call', cell: (row) => row.system_call ?? '-' },
       { title: 'pc', cell: (row) => row.location.pc },
@@ -91,6 +110,8 @@ export default class Threads extends ImageCommand {
       yield line;
       const row = rows[index++]!;
       for (const [number, frame] of (row.frames ?? []).entries()) yield `  ${style.dim(`#${number}`.padEnd(4))} ${this.frameLine(frame)}`;
+      const end = row.java?.frames_end ?? null;
+      if (end !== null && !ORDINARY_END.test(end)) yield `  ${style.dim(`the Java frames end here: ${printable(end)}`)}`;
       if (row.frames && !row.registers) yield '';
       if (registers && row.registers) yield* registerLines(row.registers, (text) => style.dim(text));
     }
@@ -98,26 +119,87 @@ export default class Threads extends ImageCommand {
 }
 
 /** Adds what a debugger says of the stacks. */
-async function addStacks(image: Image, document: Document): Promise<void> {
-  const { tool, problem, frames } = await stacksOf(image);
+function addStacks(document: Document, { tool, problem, frames }: Stacks): void {
   document.stacks = { tool, problem };
-  for (const row of document.threads) {
-    const stack = frames.get(row.tid);
-    if (!stack) continue;
-    row.frames = stack.map(({ pc, function: name, file, line, location, generated }) => ({
-      pc: pc === null ? null : hex(pc),
-      function: name,
-      module: location?.module ?? null,
-      module_offset: location?.moduleOffset ? hex(location.moduleOffset) : null,
-      file,
-      line,
-      generated,
-    }));
+  for (const row of document.threads) row.frames = frames.get(row.tid)?.map(frameRow) ?? null;
+}
+
+/** Adds what the Java virtual machine's own tables say of its threads and, where stacks are asked for, of their Java frames. */
+async function addJava(image: Image, document: Document, stacks: Stacks | null): Promise<void> {
+  const space = new AddressSpace(image);
+  try {
+    const jvm = await openJvm(space);
+    if (jvm === null) return;
+    document.java = { problems: typeof jvm === 'string' ? [jvm] : jvm.problems };
+    if (typeof jvm === 'string') return;
+    for (const [index, thread] of image.threads().entries()) {
+      const row = document.threads[index]!;
+      const java = await jvm.threadAt(fsBaseOf(thread));
+      if (!java) continue;
+      row.java = javaRow(java);
+      if (!stacks) continue;
+      const native = stacks.frames.get(thread.tid) ?? [];
+      const stack = await jvm.stack(java, thread.status.registers, MOST_FRAMES);
+      row.java.frames_end = stack?.end ?? null;
+      if (stack && stack.frames.length > 0) row.frames = withJavaFrames(native, stack).map(frameRow);
+    }
+  } finally {
+    await space.close();
   }
+}
+
+function javaRow({ name, id, daemon, priority, state, vmState, virtual, blocker }: JavaThread): NonNullable<Row['java']> {
+  return {
+    name,
+    id: id === null ? null : String(id),
+    daemon,
+    priority,
+    state,
+    vm_state: vmState,
+    virtual_thread: virtual,
+    waits_for: blocker && { how: blocker.how, address: hex(blocker.address), class: blocker.className },
+    frames_end: null,
+  };
+}
+
+function frameRow({ pc, function: name, file, line, location, generated, java }: StackFrame): Frame {
+  return {
+    pc: pc === null ? null : hex(pc),
+    function: name,
+    module: location?.module ?? null,
+    module_offset: location?.moduleOffset ? hex(location.moduleOffset) : null,
+    file,
+    line,
+    generated,
+    java: java && {
+      kind: java.kind,
+      class: java.method?.className ?? null,
+      method: java.method?.name ?? null,
+      signature: java.method?.signature ?? null,
+      bytecode_index: java.bci,
+      compiler: java.compiler,
+    },
+  };
+}
+function address(pc: string | null): string {
+  return pc === null ? ' '.repeat(14) : `0x${pc.slice(2).padStart(12, '0')}`;
+}
+
+/** The Java name in full where there is one; the kernel has the first 15 bytes of it, or a name of its own. */
+function nameOf({ name, java }: Row): string {
+  if (java?.name === null || java?.name === undefined) return name ?? '';
+  const same = name !== null && java.name.startsWith(name.replace(/\uFFFD+$/, ''));
+  return same || name === null ? java.name : `${java.name} (${name})`;
 }
 
 function details(row: Row): string {
   const parts: string[] = [];
+  if (row.java) {
+    const { state, waits_for: object, virtual_thread: virtual } = row.java;
+    const blocker = object === null ? '' : ` for ${object.class} ${object.address}`;
+    if (state !== null && state !== 'RUNNABLE') parts.push(printable(`${state}${blocker}`));
+    if (virtual !== null) parts.push(printable(`carries virtual thread ${virtual}`));
+  }
   if (row.signal) parts.push(`died of ${row.signal}`);
   if (row.signal_mask.length > 0) parts.push(`blocks ${maskText(row.signal_mask)}`);
   if (row.pending_signals.length > 0) parts.push(`pending ${row.pending_signals.join(' ')}`);
@@ -177,6 +259,7 @@ export async function collectThreads(image: Image, registers: boolean): Promise<
     rows.push({
       tid: thread.tid,
       name: thread.name,
+      java: null,
       leader: thread.leader,
       state,
       system_call: systemCallOf(thread),
@@ -186,7 +269,7 @@ export async function collectThreads(image: Image, registers: boolean): Promise<
       signal: index > 0 || status.signal === 0 ? null : signalName(status.signal),
       signal_mask: signalNames(record?.signal_mask ?? status.blockedSignals),
       pending_signals: signalNames(status.pendingSignals),
-      fs_base: hex(record?.fs_base ?? status.registers.fs_base),
+      fs_base: hex(fsBaseOf(thread)),
       gs_base: hex(record?.gs_base ?? status.registers.gs_base),
       nice: record?.nice ?? null,
       scheduling_policy: record ? (POLICIES[record.scheduling_policy] ?? String(record.scheduling_policy)) : null,
@@ -194,7 +277,11 @@ export async function collectThreads(image: Image, registers: boolean): Promise<
       frames: null,
     });
   }
-  return { image: image.source.name, warnings: image.warnings, stacks: null, threads: rows };
+  return { image: image.source.name, warnings: image.warnings, stacks: null, java: null, threads: rows };
+}
+
+function fsBaseOf({ record, status }: Thread): bigint {
+  return record?.fs_base ?? status.registers.fs_base;
 }
 
 /** The system call that a thread was in, by name. */

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gdbScript } from './gdb-script.js';
 import type { Image } from './image.js';
+import type { JavaFrame, JavaStack } from './jvm/frames.js';
 import { Modules, type Location } from './modules.js';
 import { PT_WARP_CHUNKED } from './segments.js';
 
@@ -20,6 +21,8 @@ export interface StackFrame {
   location: Location | null;
   /** In executable memory that no file has: interpreted or compiled code of a virtual machine. */
   generated: boolean;
+  /** Of a frame that the Java virtual machine's own tables told; else null. */
+  java: JavaFrame | null;
 }
 
 export interface Stacks {
@@ -61,6 +64,28 @@ export async function stacksOf(image: Image): Promise<Stacks> {
   }
   if (found.frames.size === 0) found.problem ??= `${found.tool} gave no stacks`;
   return found;
+}
+
+/**
+ * A debugger's frames with those that the Java virtual machine's tables tell in place of what the debugger guessed from the first generated code on.
+ * `native` is empty where there is no debugger.
+ */
+export function withJavaFrames(native: readonly StackFrame[], java: JavaStack): StackFrame[] {
+  const generated = native.findIndex((frame) => frame.generated);
+  const above = java.frames.length === 0 || generated < 0 ? native : native.slice(0, generated);
+  const frames = java.frames.map((frame): StackFrame => {
+    const { method, stub, pc, line } = frame;
+    return {
+      pc,
+      function: method ? `${method.className}.${method.name}` : stub,
+      file: method?.file ?? null,
+      line,
+      location: null,
+      generated: true,
+      java: frame,
+    };
+  });
+  return [...above, ...frames].slice(0, MOST_FRAMES);
 }
 
 function isCode(image: Image, address: bigint): boolean {
@@ -105,6 +130,7 @@ export function parseGdb(text: string): Map<number, StackFrame[]> {
         line: frame[4] === undefined ? null : Number(frame[4]),
         location: null,
         generated: false,
+        java: null,
       });
     }
     const pc = /^@pc ([0-9a-f]+)$/.exec(line);
@@ -146,6 +172,7 @@ export function parseEuStack(text: string): Map<number, StackFrame[]> {
       line: null,
       location: null,
       generated: false,
+      java: null,
     });
   }
   return stacks;

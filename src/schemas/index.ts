@@ -83,6 +83,27 @@ const frame = object({
   symbol_offset: nullable(integer('bytes')),
 });
 
+const javaThread = object({
+  name: nullable(string('of the java.lang.Thread, in full')),
+  id: nullable(string("Java's own number of the thread, decimal")),
+  daemon: nullable(boolean()),
+  priority: nullable(integer()),
+  state: nullable(string('as in a thread dump: RUNNABLE, WAITING (parking) …')),
+  vm_state: string('in Java, in native, in VM, blocked …'),
+  virtual_thread: nullable(string('that it carries')),
+  waits_for: nullable(object({ how: oneOf('parking', 'waiting', 'locking'), address: hexadecimal(), class: string() })),
+  frames_end: nullable(string('with --stack: where and why the Java frames end')),
+});
+
+const javaFrame = object({
+  kind: oneOf('interpreted', 'compiled', 'inlined', 'native', 'stub', 'entry'),
+  class: nullable(string('null for stubs and entries')),
+  method: nullable(string()),
+  signature: nullable(string('as in the class file')),
+  bytecode_index: nullable(integer()),
+  compiler: nullable(oneOf('C1', 'C2')),
+});
+
 export const threads = object({
   image,
   warnings,
@@ -92,10 +113,12 @@ export const threads = object({
       problem: nullable(string('what is missing or went wrong')),
     }),
   ),
+  java: nullable(object({ problems: array(string('what could not be read of the Java virtual machine, and why')) })),
   threads: array(
     object({
       tid: integer(),
       name: nullable(string()),
+      java: nullable(javaThread),
       leader: boolean(),
       state: nullable(string('letter as in /proc/PID/stat')),
       system_call: nullable(string('the call that the thread was in')),
@@ -133,6 +156,7 @@ export const threads = object({
             file: nullable(string('source file')),
             line: nullable(integer()),
             generated: boolean('code that a virtual machine made: Java, JavaScript …'),
+            java: nullable(javaFrame),
           }),
           'with --stack, innermost first, at most 256',
         ),

@@ -1,0 +1,54 @@
+import type { AddressSpace } from '../address-space.js';
+import { FrameWalker, type JavaStack, type Registers } from './frames.js';
+import { Unreadable } from './memory.js';
+import { javaThreads, type JavaThread } from './threads.js';
+import { Vm } from './vm.js';
+import type { Vma } from '../vmas.js';
+
+/** A HotSpot virtual machine in an image. What one part of it cannot tell is null and has a line in `problems`; the other parts go on. */
+export class Jvm {
+  /** What could not be read, and why: one line each. */
+  readonly problems: string[] = [];
+  private cachedWalker: Promise<FrameWalker | null> | undefined;
+  private cachedThreads: Promise<JavaThread[]> | undefined;
+
+  private constructor(readonly vm: Vm) {}
+
+  /** `libjvm`: the area with the first byte of libjvm.so. Throws Unreadable where nothing at all can be known. */
+  static async open(space: AddressSpace, libjvm: Vma): Promise<Jvm> {
+    return new Jvm(await Vm.open(space, libjvm));
+  }
+
+  /** Java threads in the order of a thread dump. */
+  threads(): Promise<JavaThread[]> {
+    this.cachedThreads ??= this.attempt('the Java threads', () => javaThreads(this.vm)).then((threads) => {
+      const unnamed = threads?.find(({ problem }) => problem !== null);
+      if (unnamed) this.problems.push(`the name of a Java thread (tid ${unnamed.tid}) could not be read: ${unnamed.problem}`);
+      return threads ?? [];
+    });
+    return this.cachedThreads;
+  }
+
+  /** The Java thread that the kernel's thread with this FS base is; undefined for the virtual machine's own threads. */
+  async threadAt(fsBase: bigint): Promise<JavaThread | undefined> {
+    return (await this.threads()).find(({ pthread }) => pthread === fsBase && fsBase !== 0n);
+  }
+
+  /** The Java frames of a thread, at most `most`; null where the virtual machine does not tell enough. `registers`: as the thread had them. */
+  async stack(thread: JavaThread, registers: Registers, most: number): Promise<JavaStack | null> {
+    this.cachedWalker ??= this.attempt('Java frames', () => FrameWalker.open(this.vm));
+    const walker = await this.cachedWalker;
+    return walker && this.attempt(`the Java frames of thread ${thread.tid}`, () => walker.walk(thread, registers, most));
+  }
+
+  /** What `read` gives, or null and a line in `problems` where it meets something that cannot be read. */
+  async attempt<T>(what: string, read: () => Promise<T>): Promise<T | null> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!(error instanceof Unreadable)) throw error;
+      this.problems.push(`${what} could not be read: ${error.message}`);
+      return null;
+    }
+  }
+}

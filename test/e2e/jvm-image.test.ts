@@ -1,0 +1,240 @@
+/** What an image tells about a Java virtual machine, against what the JDK's own tools said just before the capture. */
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { AddressSpace } from '../../src/elf/address-space.js';
+import { Image } from '../../src/elf/image.js';
+import { openJvm } from '../../src/elf/java.js';
+import type { JavaFrame } from '../../src/elf/jvm/frames.js';
+import type { Jvm } from '../../src/elf/jvm/jvm.js';
+import { schemas } from '../../src/schemas/index.js';
+import type { Static } from '../../src/schemas/builder.js';
+import type { threads as threadsSchema } from '../../src/schemas/index.js';
+import { command, makeDirectory } from './support/host.js';
+import { compileJava, type DumpedThread, jcmd, type Jdk, jdks, parseThreadDump, startInspected } from './support/jvm.js';
+import { checkpointAndEnd, killAll, run, warpTool } from './support/program.js';
+
+const [first, ...others] = command('javac') ? jdks() : [];
+
+interface Case {
+  title: string;
+  jdk: Jdk;
+  flags: string[];
+}
+
+/** The JDK of PATH with every collector, without compressed pointers, interpreted only; other JDKs with two collectors. */
+const cases: Case[] = [];
+const add = (jdk: Jdk, title: string, ...flags: string[]): number =>
+  cases.push({ title: `${jdk.name}, ${title}`, jdk, flags: ['-Xmx256m', ...flags] });
+if (first) {
+  for (const collector of ['Serial', 'Parallel', 'G1', 'Z']) add(first, collector, `-XX:+Use${collector}GC`);
+  add(first, 'G1 without compressed pointers', '-XX:+UseG1GC', '-XX:-UseCompressedOops', '-XX:-UseCompressedClassPointers', '-Xshare:off');
+  add(first, 'Serial, interpreted', '-XX:+UseSerialGC', '-Xint');
+}
+for (const jdk of others) for (const collector of ['G1', 'Z']) add(jdk, collector, `-XX:+Use${collector}GC`);
+
+/** What the JDK says of a process, and an image of it at that moment. */
+interface Captured {
+  dump: DumpedThread[];
+  image: string;
+}
+
+async function capture({ jdk, flags }: Case, classes: string): Promise<Captured> {
+  const target = await startInspected(jdk, classes, flags, { args: ['spin'] });
+  const dump = parseThreadDump(await jcmd(jdk, target, 'Thread.print'));
+  return { dump, image: await checkpointAndEnd(target) };
+}
+
+/** Little address space: gcore writes what is only reserved, too. */
+const small = ['-XX:+UseG1GC', '-Xmx48m', '-XX:ReservedCodeCacheSize=24m', '-XX:CompressedClassSpaceSize=8m'];
+
+/** Core files of a JVM: by gcore, and by the kernel when it is told to abort. What is not possible here is missing. */
+async function foreignCores(jdk: Jdk, classes: string): Promise<{ dump: DumpedThread[]; paths: Map<string, string> }> {
+  const directory = makeDirectory();
+  const target = await startInspected(jdk, classes, small, { directory, environment: { MALLOC_ARENA_MAX: '1' }, coreFile: true });
+  const dump = parseThreadDump(await jcmd(jdk, target, 'Thread.print'));
+  const program = command('gcore');
+  if (program) await run(program, ['-o', join(directory, 'gcore'), String(target.pid)]).ended;
+  target.child.kill('SIGABRT');
+  await target.ended;
+  const files = readdirSync(directory);
+  const found = { gcore: files.find((name) => name.startsWith('gcore.')), kernel: files.find((name) => name.startsWith('core')) };
+  return { dump, paths: new Map(Object.entries(found).flatMap(([writer, name]) => (name ? [[writer, join(directory, name)]] : []))) };
+}
+
+async function withJvm<T>(path: string, work: (jvm: Jvm, image: Image) => Promise<T>): Promise<T> {
+  const image = await Image.open(path);
+  const space = new AddressSpace(image);
+  try {
+    const jvm = await openJvm(space);
+    if (jvm === null || typeof jvm === 'string') throw new Error(`no JVM: ${jvm}`);
+    return await work(jvm, image);
+  } finally {
+    await space.close();
+    await image.close();
+  }
+}
+
+/** A frame as a thread dump writes it. */
+function dumped({ method, line }: JavaFrame): string {
+  const where = method!.isNative
+    ? 'Native Method'
+    : method!.file === null
+      ? 'Unknown Source'
+      : `${method!.file}${line === null ? '' : `:${line}`}`;
+  return `${method!.className}.${method!.name}(${where})`;
+}
+
+/** The Java threads of an image, as a thread dump has them. */
+function threadsOf(path: string): Promise<{ problems: string[]; threads: Omit<DumpedThread, 'frames'>[] }> {
+  return withJvm(path, async (jvm) => {
+    const threads = (await jvm.threads()).map(({ name, address, tid, state, daemon }) => ({
+      name: name!,
+      address,
+      tid,
+      state,
+      daemon: daemon!,
+    }));
+    return { problems: jvm.problems, threads };
+  });
+}
+
+function withoutFrames(dump: readonly DumpedThread[]): Awaited<ReturnType<typeof threadsOf>> {
+  return { problems: [], threads: dump.map(({ frames: _, ...thread }) => thread) };
+}
+
+/** The Java frames of an image by thread, as a thread dump has them, and how the walk of each thread ended. */
+function framesOf(path: string): Promise<Record<string, string[]>> {
+  return withJvm(path, async (jvm, image) => {
+    const found: Record<string, string[]> = {};
+    for (const thread of await jvm.threads()) {
+      const kernel = image.threads().find(({ record, status }) => (record?.fs_base ?? status.registers.fs_base) === thread.pthread)!;
+      const { frames, ending } = (await jvm.stack(thread, kernel.status.registers, 256))!;
+      const methods = frames.filter(({ method }) => method !== null).map(dumped);
+      found[thread.name!] = [...still(thread.name!, methods), ending];
+    }
+    return found;
+  });
+}
+
+function framesIn(dump: readonly DumpedThread[]): Record<string, string[]> {
+  return Object.fromEntries(dump.map(({ name, frames }) => [name, [...still(name, frames), frames.length > 0 ? 'first' : 'none']]));
+}
+
+/** A thread that computes was elsewhere in the same method when the dump was made. */
+function still(name: string, frames: string[]): string[] {
+  if (name !== 'spins') return frames;
+  return frames.filter((frame) => !frame.startsWith('Inspected.step(')).map((frame) => frame.replace(/spinHere\(.*/, 'spinHere'));
+}
+
+describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian: apt-get install openjdk-17-jdk-headless)', () => {
+  let classes: string;
+  beforeAll(() => {
+    classes = compileJava('Inspected');
+  });
+  afterAll(killAll);
+
+  describe.each(cases)('$title', (one) => {
+    let captured: Captured;
+    beforeAll(async () => {
+      captured = await capture(one, classes);
+    });
+    afterAll(killAll);
+
+    it('has the Java threads of the thread dump', async () => {
+      expect(await threadsOf(captured.image)).toEqual(withoutFrames(captured.dump));
+    });
+
+    it('has their frames', async () => {
+      expect(await framesOf(captured.image)).toEqual(framesIn(captured.dump));
+    });
+
+    it('knows compiled frames and what was compiled into them', async () => {
+      await withJvm(captured.image, async (jvm, image) => {
+        const thread = (await jvm.threads()).find(({ name }) => name === 'parks in compiled code')!;
+        const kernel = image.threads().find(({ record }) => record!.fs_base === thread.pthread)!;
+        const { frames } = (await jvm.stack(thread, kernel.status.registers, 256))!;
+        const kinds = frames.filter(({ method }) => method?.name.startsWith('compiled')).map(({ kind }) => kind);
+        expect(kinds).toHaveLength(2);
+        for (const kind of kinds) expect(one.flags.includes('-Xint') ? ['interpreted'] : ['compiled', 'inlined']).toContain(kind);
+      });
+    });
+  });
+
+  describe('core files of others', () => {
+    let cores: Awaited<ReturnType<typeof foreignCores>>;
+    beforeAll(async () => {
+      cores = await foreignCores(first!, classes);
+    });
+    afterAll(() => cores.paths.forEach((path) => rmSync(path)));
+
+    for (const writer of ['gcore', 'kernel']) {
+      it(`${writer}: has Java threads and frames`, async (context) => {
+        const path = cores.paths.get(writer);
+        if (path === undefined) return context.skip(`${writer} writes no core file here`);
+        expect(await threadsOf(path)).toEqual(withoutFrames(cores.dump));
+        expect(await framesOf(path)).toEqual(framesIn(cores.dump));
+      });
+    }
+  });
+
+  describe('the command line', () => {
+    let image: string;
+    let dump: DumpedThread[];
+    beforeAll(async () => {
+      const target = await startInspected(first!, classes, ['-XX:+UseG1GC', '-Xmx256m']);
+      dump = parseThreadDump(await jcmd(first!, target, 'Thread.print'));
+      image = await checkpointAndEnd(target);
+    });
+
+    async function json<T>(...argv: string[]): Promise<T> {
+      const tool = warpTool([...argv, '--json']);
+      const { code } = await tool.ended;
+      expect(tool.stderr).toBe('');
+      expect(code).toBe(0);
+      const document = JSON.parse(tool.stdout) as T;
+      const check = new Ajv2020({ strict: false }).compile(schemas[argv[0]!]!.json);
+      check(document);
+      expect(check.errors).toBeNull();
+      return document;
+    }
+
+    it('threads gives full names, states and what threads wait for', async () => {
+      const { threads, java } = await json<Static<typeof threadsSchema>>('threads', image);
+      expect(java).toEqual({ problems: [] });
+      const byTid = new Map(threads.map((thread) => [thread.tid, thread]));
+      for (const { name, tid, state } of dump) expect(byTid.get(tid)!.java).toMatchObject({ name, state });
+      const named = (name: string): NonNullable<(typeof threads)[number]['java']> =>
+        threads.find((thread) => thread.java?.name === name)!.java!;
+      const blocked = named('blocked').waits_for!;
+      expect(blocked).toMatchObject({ how: 'locking', class: 'java.lang.Object' });
+      expect(named('owner').waits_for).toEqual({ ...blocked, how: 'parking' });
+      expect(named('local class').waits_for).toMatchObject({ how: 'parking', class: 'Inspected$Task$1Local' });
+      expect(threads.filter((thread) => thread.java === null).map(({ name }) => name)).toContain('VM Thread');
+
+      const text = warpTool(['threads', image]);
+      await text.ended;
+      expect(text.stdout).toMatch(/^ *\d+ {2}a-thread-with-a-name-far-longer-than-fifteen-characters {2}/m);
+      expect(text.stdout).toContain(`[BLOCKED (on object monitor) for java.lang.Object ${blocked.address}`);
+    });
+
+    it('threads --stack puts Java frames below the native ones', async () => {
+      const { threads, stacks } = await json<Static<typeof threadsSchema>>('threads', image, '--stack');
+      const accepting = threads.find((thread) => thread.java?.name === 'accepts')!;
+      const frames = accepting.frames!;
+      const begin = frames.findIndex((frame) => frame.java !== null);
+      if (stacks!.tool !== null) expect(begin).toBeGreaterThan(0);
+      expect(frames.slice(begin).every((frame) => frame.java !== null)).toBe(true);
+      expect(frames[begin]).toMatchObject({ function: 'sun.nio.ch.Net.accept', generated: true, java: { kind: 'native' } });
+      expect(frames.map((frame) => frame.function)).toContain('Inspected.acceptHere');
+      expect(frames.at(-1)!.java!.kind).toBe('entry');
+      expect(accepting.java!.frames_end).toBe("at the thread's first Java method, which native code called");
+
+      const text = warpTool(['threads', image, '--stack']);
+      await text.ended;
+      expect(text.stdout).toMatch(/ Inspected\.waitHere at Inspected\.java:\d+ \(interpreted\)$/m);
+      expect(text.stdout).toMatch(/ Inspected\.compiledOuter at Inspected\.java:\d+ \((compiled|inlined), C[12]\)$/m);
+    });
+  });
+});
