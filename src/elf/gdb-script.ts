@@ -1,6 +1,6 @@
 import { basename, resolve } from 'node:path';
 import type { Image } from './image.js';
-import { buildIdOfFile, Modules } from './modules.js';
+import { buildIdAt, buildIdOfFile, Modules } from './modules.js';
 import { PT_WARP_CHUNKED } from './segments.js';
 import type { Vma } from './vmas.js';
 
@@ -26,7 +26,7 @@ function libraryPattern(path: string): string {
  */
 export async function gdbScript(image: Image): Promise<string> {
   const modules = new Modules(image);
-  const executable = image.executable();
+  const executable = image.executable() ?? (await unlistedExecutable(image));
   const lines = [`# GDB commands for ${image.source.name}; use: gdb -x THIS-FILE`, 'set sysroot /'];
 
   const files = new Map<string, Vma>();
@@ -93,6 +93,17 @@ export async function gdbScript(image: Image): Promise<string> {
     lines.push('echo warp-tool: memory of this image is compressed, encrypted or in a parent, and GDB cannot read it\\n');
   }
   return `${lines.join('\n')}\n`;
+}
+
+/** The executable of a core file without NT_FILE: what the kernel told the program that it runs, when the build-id in memory is that file's. */
+async function unlistedExecutable(image: Image): Promise<string | null> {
+  const [name, headers] = [image.auxvValue('AT_EXECFN'), image.auxvValue('AT_PHDR')];
+  const vma = headers === null ? undefined : image.vmaAt(headers);
+  if (name === null || !vma) return null;
+  const path = await image.memory.readString(name).catch(() => '');
+  if (!path.startsWith('/')) return null;
+  const buildId = await buildIdAt(image, vma);
+  return buildId !== null && (await buildIdOfFile(path)) === buildId ? path : null;
 }
 
 async function mismatch(modules: Modules, vma: Vma): Promise<string> {

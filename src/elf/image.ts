@@ -64,6 +64,12 @@ export class Image {
   ) {
     this.memory = new Memory(source, segments, (address) => this.vmaAt(address)?.absence === 'zero');
     this.checkVersions();
+    // The kernel's limit is kernel.core_file_note_size_limit, 4 MiB by default, of which it reckons 64 bytes for an area.
+    if (!anchor && segments.length > 60_000 && !notes.some((note) => kernelNoteKey(note) === 'file')) {
+      this.warnings.push(
+        'the core has no list of mapped files (NT_FILE), so files and symbols are unknown: the kernel leaves it out where it would be large; raise kernel.core_file_note_size_limit before the next dump',
+      );
+    }
   }
 
   /** Opens the image that an IMAGE argument of the command line means. */

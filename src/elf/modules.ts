@@ -131,20 +131,7 @@ export class Modules {
 
   private async buildIdInMemory(name: string): Promise<string | null> {
     const vma = this.image.vmas().find((one) => one.name === name && one.offset === 0n);
-    if (!vma || vma.stored === 0n || !name.startsWith('/')) return null;
-    // The file's first bytes as they are in memory: file offset and distance from the mapping's start are the same there.
-    const view: ByteSource = {
-      name,
-      size: vma.end - vma.start,
-      read: (offset, length) => this.image.memory.read(vma.start + offset, length),
-      readInto: async (offset, buffer) => void (await this.image.memory.read(vma.start + offset, buffer.length)).copy(buffer),
-      close: async () => {},
-    };
-    try {
-      return buildIdOf(await readNotes(view, await readSegments(view, await readHeader(view))));
-    } catch {
-      return null; // no ELF file, or its notes are not in this core
-    }
+    return vma && name.startsWith('/') ? buildIdAt(this.image, vma) : null;
   }
 
   private async compare(vma: Pick<Vma, 'name' | 'file'>): Promise<FileState> {
@@ -165,6 +152,24 @@ export class Modules {
       this.modules.set(path, module);
     }
     return module;
+  }
+}
+
+/** Build-id of the ELF file that is mapped from its beginning at `vma`, as far as the image stores it; null where it does not. */
+export async function buildIdAt(image: Image, vma: Vma): Promise<string | null> {
+  if (vma.stored === 0n) return null;
+  // The file's first bytes as they are in memory: file offset and distance from the mapping's start are the same there.
+  const view: ByteSource = {
+    name: vma.name,
+    size: vma.end - vma.start,
+    read: (offset, length) => image.memory.read(vma.start + offset, length),
+    readInto: async (offset, buffer) => void (await image.memory.read(vma.start + offset, buffer.length)).copy(buffer),
+    close: async () => {},
+  };
+  try {
+    return buildIdOf(await readNotes(view, await readSegments(view, await readHeader(view))));
+  } catch {
+    return null; // no ELF file, or its notes are not in this core
   }
 }
 

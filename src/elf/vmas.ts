@@ -45,50 +45,94 @@ export function protectionText(vma: Pick<Vma, 'protection' | 'shared'>): string 
   return `${protection & 1 ? 'r' : '-'}${protection & 2 ? 'w' : '-'}${protection & 4 ? 'x' : '-'}${sharing}`;
 }
 
+/** What an area is; what the image holds of it comes with its content. */
+type Area = Omit<Vma, 'stored' | 'zero' | 'fromFile' | 'absent' | 'packed' | 'stackOf'>;
+
 /** `recorded`: what the note `vmas` says is stored, without the holes that bridge gaps; null in foreign core files. */
-type Area = Omit<Vma, 'stored' | 'zero' | 'fromFile' | 'absent' | 'packed' | 'stackOf'> & { recorded: bigint | null };
+interface Areas {
+  vmas: Vma[];
+  recorded: readonly bigint[] | null;
+}
 
 export function buildVmas(image: Image): Vma[] {
-  const areas = image.ours ? ourAreas(image) : foreignAreas(image);
-  const vmas: Vma[] = areas.map(({ recorded: _, ...area }) => ({
-    ...area,
+  const { vmas, recorded } = image.ours ? ourAreas(image) : foreignAreas(image);
+  addContent(vmas, recorded, image);
+  markStacks(vmas, image);
+  return vmas;
+}
+
+/** Spelled out: spreading objects takes seconds for the areas of a large core file. */
+function emptyVma(area: Area): Vma {
+  const { start, end, offset, kind, protection, shared, flags, name, file, object, resident, absence } = area;
+  return {
+    start,
+    end,
+    offset,
+    kind,
+    protection,
+    shared,
+    flags,
+    name,
+    file,
+    object,
+    resident,
     stored: 0n,
     zero: 0n,
     fromFile: 0n,
     absent: 0n,
     packed: 0n,
+    absence,
     stackOf: null,
-  }));
-  addContent(vmas, areas, image);
-  markStacks(vmas, image);
-  return vmas;
+  };
 }
 
-function ourAreas(image: Image): Area[] {
-  const areas: Area[] = [];
+/** An area of a core file that tells no more than this. */
+function foreignVma(start: bigint, end: bigint, offset: bigint, kind: string, protection: number | null, name: string): Vma {
+  return emptyVma({
+    start,
+    end,
+    offset,
+    kind,
+    protection,
+    shared: null,
+    flags: [],
+    name,
+    file: null,
+    object: null,
+    resident: null,
+    // The kernel leaves out what a file has, and what coredump_filter or MADV_DONTDUMP excludes.
+    absence: kind === 'file' ? 'file' : 'unknown',
+  });
+}
+
+function ourAreas(image: Image): Areas {
+  const vmas: Vma[] = [];
+  const recorded: bigint[] = [];
   for (const record of image.table('vmas')) {
     const kind = nameOf(names.vmaKind, record.kind);
-    areas.push({
-      start: record.start,
-      end: record.end,
-      offset: record.offset,
-      kind,
-      protection: record.protection,
-      shared: (record.flags & 1) !== 0,
-      flags: bitNames(names.vmaFlags, record.flags & ~1),
-      name: record.name.toString(),
-      file: record.file === NONE ? null : record.file,
-      object: record.object === NONE ? null : record.object,
-      resident: record.resident,
-      recorded: record.stored,
-      absence: kind === 'file' ? 'file' : kind === 'vvar' ? 'unknown' : 'zero',
-    });
+    recorded.push(record.stored);
+    vmas.push(
+      emptyVma({
+        start: record.start,
+        end: record.end,
+        offset: record.offset,
+        kind,
+        protection: record.protection,
+        shared: (record.flags & 1) !== 0,
+        flags: bitNames(names.vmaFlags, record.flags & ~1),
+        name: record.name.toString(),
+        file: record.file === NONE ? null : record.file,
+        object: record.object === NONE ? null : record.object,
+        resident: record.resident,
+        absence: kind === 'file' ? 'file' : kind === 'vvar' ? 'unknown' : 'zero',
+      }),
+    );
   }
-  return areas;
+  return { vmas, recorded };
 }
 
 /** Core files of the kernel and of gcore: one PT_LOAD for each area, paths from NT_FILE, kinds as far as registers and AT_ values tell. */
-function foreignAreas(image: Image): Area[] {
+function foreignAreas(image: Image): Areas {
   const files = image.mappedFiles().toSorted((a, b) => (a.start < b.start ? -1 : 1));
   const vdso = image.auxvValue('AT_SYSINFO_EHDR');
   const leader = image.threads().find((thread) => thread.leader) ?? image.threads()[0];
@@ -96,7 +140,7 @@ function foreignAreas(image: Image): Area[] {
   const inside = (address: bigint | null | undefined, segment: Segment): boolean =>
     address !== null && address !== undefined && address >= segment.address && address < segment.address + segment.memorySize;
   let next = 0;
-  const areas: Area[] = image.memory.segments.map((segment) => {
+  const vmas = image.memory.segments.map((segment) => {
     while (next < files.length && files[next]!.end <= segment.address) next++;
     const file = files[next] && files[next]!.start <= segment.address ? files[next] : undefined;
     let kind = file ? 'file' : 'anonymous';
@@ -104,29 +148,17 @@ function foreignAreas(image: Image): Area[] {
     if (inside(vdso, segment)) [kind, name] = ['vdso', '[vdso]'];
     else if (segment.address >= 0xffff_8000_0000_0000n) [kind, name] = ['vsyscall', '[vsyscall]'];
     else if (!file && inside(stackPointer, segment)) [kind, name] = ['stack', '[stack]'];
-    return {
-      ...NOTHING_KNOWN,
-      start: segment.address,
-      end: segment.address + segment.memorySize,
-      offset: file ? file.offset + (segment.address - file.start) : 0n,
-      kind,
-      protection: (segment.readable ? 1 : 0) | (segment.writable ? 2 : 0) | (segment.executable ? 4 : 0),
-      name,
-      // The kernel leaves out what a file has, and what coredump_filter or MADV_DONTDUMP excludes.
-      absence: kind === 'file' ? 'file' : 'unknown',
-    };
+    const protection = (segment.readable ? 1 : 0) | (segment.writable ? 2 : 0) | (segment.executable ? 4 : 0);
+    const offset = file ? file.offset + (segment.address - file.start) : 0n;
+    return foreignVma(segment.address, segment.address + segment.memorySize, offset, kind, protection, name);
   });
   // gcore gives unmodified file memory no segment at all; NT_FILE still names it.
   const unlisted = files.filter((file) => image.memory.segmentAt(file.start) === undefined);
-  for (const { start, end, offset, path } of unlisted) {
-    areas.push({ ...NOTHING_KNOWN, start, end, offset, kind: 'file', protection: null, name: path, absence: 'file' });
-  }
-  return unlisted.length > 0 ? areas.toSorted((a, b) => (a.start < b.start ? -1 : 1)) : areas;
+  for (const { start, end, offset, path } of unlisted) vmas.push(foreignVma(start, end, offset, 'file', null, path));
+  return { vmas: unlisted.length > 0 ? vmas.toSorted((a, b) => (a.start < b.start ? -1 : 1)) : vmas, recorded: null };
 }
 
-const NOTHING_KNOWN = { shared: null, flags: [], file: null, object: null, resident: null, recorded: null };
-
-function addContent(vmas: Vma[], areas: readonly Area[], image: Image): void {
+function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): void {
   const segments = image.memory.segments;
   const packed = packedSizes(image);
   let next = 0;
@@ -147,10 +179,10 @@ function addContent(vmas: Vma[], areas: readonly Area[], image: Image): void {
       vma.stored += stored;
       vma.packed += stored;
     }
-    const { recorded } = areas[at]!;
-    if (recorded !== null && recorded < vma.stored) {
-      vma.stored = recorded;
-      if (!chunked) vma.packed = recorded;
+    const limit = recorded?.[at] ?? vma.stored;
+    if (limit < vma.stored) {
+      vma.stored = limit;
+      if (!chunked) vma.packed = limit;
     }
     const rest = vma.end - vma.start - vma.stored;
     if (vma.absence === 'zero') vma.zero = rest;

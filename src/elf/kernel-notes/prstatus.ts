@@ -13,6 +13,7 @@ export interface Prstatus {
   /** Signal that ended the process, 0 for none. */
   signal: number;
   signalCode: number;
+  signalErrno: number;
   /** Bit n-1 stands for signal n. */
   pendingSignals: bigint;
   blockedSignals: bigint;
@@ -23,10 +24,20 @@ export interface Prstatus {
   /** Microseconds. */
   userTime: bigint;
   systemTime: bigint;
+  /** Of children that have been waited for, microseconds. */
+  childrenUserTime: bigint;
+  childrenSystemTime: bigint;
+  /** Whether a note with floating point registers belongs to the thread. */
+  fpValid: boolean;
   registers: Record<X86Register, bigint>;
 }
 
 const REGISTERS_OFFSET = 112;
+
+/** A struct timeval in microseconds. */
+function microseconds(raw: Buffer, at: number): bigint {
+  return raw.readBigInt64LE(at) * 1_000_000n + raw.readBigInt64LE(at + 8);
+}
 
 export const prstatus: KernelNote<Prstatus> = {
   name: 'NT_PRSTATUS',
@@ -36,14 +47,18 @@ export const prstatus: KernelNote<Prstatus> = {
   decode: (raw) => ({
     signal: raw.readInt16LE(12),
     signalCode: raw.readInt32LE(4),
+    signalErrno: raw.readInt32LE(8),
     pendingSignals: raw.readBigUInt64LE(16),
     blockedSignals: raw.readBigUInt64LE(24),
     tid: raw.readInt32LE(32),
     parentPid: raw.readInt32LE(36),
     processGroup: raw.readInt32LE(40),
     session: raw.readInt32LE(44),
-    userTime: raw.readBigInt64LE(48) * 1_000_000n + raw.readBigInt64LE(56),
-    systemTime: raw.readBigInt64LE(64) * 1_000_000n + raw.readBigInt64LE(72),
+    userTime: microseconds(raw, 48),
+    systemTime: microseconds(raw, 64),
+    childrenUserTime: microseconds(raw, 80),
+    childrenSystemTime: microseconds(raw, 96),
+    fpValid: raw.readInt32LE(REGISTERS_OFFSET + X86_64_REGISTERS.length * 8) !== 0,
     registers: Object.fromEntries(
       X86_64_REGISTERS.map((name, index) => [name, raw.readBigUInt64LE(REGISTERS_OFFSET + index * 8)]),
     ) as Prstatus['registers'],
