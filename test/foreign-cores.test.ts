@@ -16,6 +16,7 @@ import {
   warpTool,
   type Target,
 } from './support/cores.js';
+import { euReadelfNotes, readelfSegments } from './support/readelf.js';
 
 const directory = scratchDirectory();
 let target: Target | undefined;
@@ -54,35 +55,21 @@ function needs(context: TestContext, ...programs: string[]): void {
   if (reason) context.skip(reason);
 }
 
-/** What eu-readelf says about each thread: its registers as numbers. */
-function euReadelfThreads(path: string): Record<string, bigint>[] {
-  const text = execFileSync('eu-readelf', ['-n', path], { encoding: 'utf8', maxBuffer: 1 << 28 });
-  return text
-    .split(/^  (?=CORE|LINUX)/m)
-    .filter((part) => /^CORE\s+\d+\s+PRSTATUS/.test(part))
-    .map((part) => {
-      const values: Record<string, bigint> = {};
-      for (const [, name, value] of part.matchAll(/\b([a-z_.0-9]+):\s+(-?\d+|0x[0-9a-f]+)\b/g))
-        values[name!.replace('.', '_')] ??= BigInt(value!);
-      return values;
-    });
-}
-
 describe.each(['gcore', 'kernel'])('a core file of %s', (writer) => {
   it('has the threads and registers that eu-readelf finds', async (context) => {
     needs(context, 'eu-readelf');
     const image = await opened(context, writer);
-    const expected = euReadelfThreads(image.source.name);
+    const expected = euReadelfNotes(image.source.name).filter(({ type }) => type === 'PRSTATUS');
     const threads = image.threads();
     expect(threads.length).toBe(4);
     expect(expected.length).toBe(4);
     for (const [index, thread] of threads.entries()) {
-      const values = expected[index]!;
-      expect(BigInt(thread.tid)).toBe(values['pid']);
+      const { fields } = expected[index]!;
+      expect(thread.tid).toBe(Number(fields['pid']));
       for (const name of X86_64_REGISTERS) {
-        const theirs = values[name === 'eflags' ? 'rflags' : name];
+        const theirs = fields[name === 'eflags' ? 'rflags' : name.replace('_base', '.base')];
         expect(theirs, `eu-readelf shows ${name}`).toBeDefined();
-        expect(BigInt.asUintN(64, thread.status.registers[name]), name).toBe(BigInt.asUintN(64, theirs!));
+        expect(BigInt.asUintN(64, thread.status.registers[name]), name).toBe(BigInt.asUintN(64, BigInt(theirs!)));
       }
     }
   });
@@ -90,19 +77,18 @@ describe.each(['gcore', 'kernel'])('a core file of %s', (writer) => {
   it('has the segments that readelf finds', async (context) => {
     needs(context, 'readelf');
     const image = await opened(context, writer);
-    const text = execFileSync('readelf', ['-lW', image.source.name], { encoding: 'utf8' });
-    const expected = [...text.matchAll(/^  (NOTE|LOAD)\s+(0x\S+) (0x\S+) 0x\S+ (0x\S+) (0x\S+) ([R ])([W ])([E ])/gm)].map((row) => ({
-      typeName: row[1]!.toLowerCase(),
-      offset: BigInt(row[2]!),
-      address: BigInt(row[3]!),
-      fileSize: BigInt(row[4]!),
-      memorySize: BigInt(row[5]!),
-      readable: row[6] === 'R',
-      writable: row[7] === 'W',
-      executable: row[8] === 'E',
-    }));
+    const expected = readelfSegments(image.source.name);
     expect(expected.length).toBeGreaterThan(10);
-    expect(image.segments.map(({ index: _, type: __, align: ___, ...rest }) => rest)).toEqual(expected);
+    expect(
+      image.segments.map((segment) => ({
+        type: segment.typeName.toUpperCase(),
+        offset: segment.offset,
+        address: segment.address,
+        fileSize: segment.fileSize,
+        memorySize: segment.memorySize,
+        protection: `${segment.readable ? 'r' : '-'}${segment.writable ? 'w' : '-'}${segment.executable ? 'x' : '-'}`,
+      })),
+    ).toEqual(expected);
   });
 
   it('has the integer registers and vector registers that the threads had set', async (context) => {

@@ -317,7 +317,7 @@ async function filesOf(image: Image): Promise<Document['files']> {
     }));
   }
   const modules = new Modules(image);
-  const paths = [...new Set(image.mappedFiles().map((file) => file.path))];
+  const paths = [...new Set(image.vmas().flatMap((vma) => (vma.kind === 'file' ? [vma.name] : [])))];
   return Promise.all(
     paths.map(async (path) => ({ path, size: null, build_id: await modules.buildId({ name: path, file: null }), deleted: null })),
   );

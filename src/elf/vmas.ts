@@ -131,6 +131,9 @@ function ourAreas(image: Image): Areas {
   return { vmas, recorded };
 }
 
+/** What the kernel calls files that exist in memory only: shared anonymous memory, memfd_create(2), shmget(2). */
+const MEMORY_FILE = /^\/(?:dev\/zero|memfd:.*|SYSV[0-9a-f]{8}) \(deleted\)$/s;
+
 /** Core files of the kernel and of gcore: one PT_LOAD for each area, paths from NT_FILE, kinds as far as registers and AT_ values tell. */
 function foreignAreas(image: Image): Areas {
   const files = image.mappedFiles().toSorted((a, b) => (a.start < b.start ? -1 : 1));
@@ -143,7 +146,7 @@ function foreignAreas(image: Image): Areas {
   const vmas = image.memory.segments.map((segment) => {
     while (next < files.length && files[next]!.end <= segment.address) next++;
     const file = files[next] && files[next]!.start <= segment.address ? files[next] : undefined;
-    let kind = file ? 'file' : 'anonymous';
+    let kind = file ? (MEMORY_FILE.test(file.path) ? 'object' : 'file') : 'anonymous';
     let name = file?.path ?? '';
     if (inside(vdso, segment)) [kind, name] = ['vdso', '[vdso]'];
     else if (segment.address >= 0xffff_8000_0000_0000n) [kind, name] = ['vsyscall', '[vsyscall]'];
@@ -154,7 +157,9 @@ function foreignAreas(image: Image): Areas {
   });
   // gcore gives unmodified file memory no segment at all; NT_FILE still names it.
   const unlisted = files.filter((file) => image.memory.segmentAt(file.start) === undefined);
-  for (const { start, end, offset, path } of unlisted) vmas.push(foreignVma(start, end, offset, 'file', null, path));
+  for (const { start, end, offset, path } of unlisted) {
+    vmas.push(foreignVma(start, end, offset, MEMORY_FILE.test(path) ? 'object' : 'file', null, path));
+  }
   return { vmas: unlisted.length > 0 ? vmas.toSorted((a, b) => (a.start < b.start ? -1 : 1)) : vmas, recorded: null };
 }
 

@@ -4,6 +4,9 @@ import { cString, type KernelNote } from './types.js';
 export interface Prpsinfo {
   /** Letter of the process's state, as ps shows it. */
   state: string;
+  /** Its number: the letter's place in the kernel's "RSDTtXZPI". */
+  stateNumber: number;
+  zombie: boolean;
   nice: number;
   flags: bigint;
   uid: number;
@@ -25,6 +28,8 @@ export const prpsinfo: KernelNote<Prpsinfo> = {
   minimumSize: 136,
   decode: (raw) => ({
     state: String.fromCodePoint(raw[1]!),
+    stateNumber: raw[0]!,
+    zombie: raw[2] !== 0,
     nice: raw.readInt8(3),
     flags: raw.readBigUInt64LE(8),
     uid: raw.readUInt32LE(16),

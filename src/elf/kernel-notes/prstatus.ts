@@ -12,6 +12,8 @@ export type X86Register = (typeof X86_64_REGISTERS)[number];
 export interface Prstatus {
   /** Signal that ended the process, 0 for none. */
   signal: number;
+  /** struct elf_siginfo; the kernel fills in the number only, NT_SIGINFO has the rest. */
+  infoSignal: number;
   signalCode: number;
   signalErrno: number;
   /** Bit n-1 stands for signal n. */
@@ -46,6 +48,7 @@ export const prstatus: KernelNote<Prstatus> = {
   minimumSize: 336,
   decode: (raw) => ({
     signal: raw.readInt16LE(12),
+    infoSignal: raw.readInt32LE(0),
     signalCode: raw.readInt32LE(4),
     signalErrno: raw.readInt32LE(8),
     pendingSignals: raw.readBigUInt64LE(16),
