@@ -1,112 +1,17 @@
 import { fileURLToPath } from 'node:url';
-import { Errors, run, settings } from '@oclif/core';
+import { run, settings } from '@oclif/core';
+import { runCommandLine } from './cli.js';
 import { COMMANDS } from './commands/index.js';
-import { Failure } from './failure.js';
 import { WarpHelp } from './help.js';
-import { styleFor } from './terminal/style.js';
 
 // oclif finds both by name (package.json).
 export { COMMANDS, WarpHelp };
 
-/** Runs the command line `argv` (without the interpreter and the script). Sets `process.exitCode`; never throws. */
-export async function main(argv: string[]): Promise<void> {
+/** The command line in full: what oclif makes of help, the version and names that do not exist is here too. */
+export function main(argv: string[]): Promise<void> {
   // Left on, oclif looks for TypeScript sources beside the bundle and runs whatever stale output it finds.
   settings.enableAutoTranspile = false;
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      // The reader of a pipe has gone (`warp-tool maps IMAGE | head`): end as a program that SIGPIPE kills does.
-      if (error.code === 'EPIPE') process.exit(141);
-      throw error;
-    });
-  }
-  try {
-    // No plugins from the user's home: it may be somebody else's, and nothing may slow down the start.
-    const root = fileURLToPath(new URL('..', import.meta.url));
-    await run(argv, { root, userPlugins: false, devPlugins: false });
-  } catch (error) {
-    reportError(error, argv);
-  }
-}
-
-function reportError(error: unknown, argv: string[]): void {
-  const own = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
-  if (error instanceof Errors.ExitError) {
-    process.exitCode = error.oclif.exit;
-    return;
-  }
-  const message = messageOf(error, own);
-  const exitCode = error instanceof Failure ? error.exitCode : 2;
-  if (own.includes('--json')) process.stdout.write(`${JSON.stringify({ error: { message, exit_code: exitCode } }, null, 2)}\n`);
-  process.stderr.write(`${styleFor(process.stderr, own.includes('--no-color')).red('warp-tool:')} ${message}\n`);
-  if (own.includes('--debug')) process.stderr.write(`${stackOf(error)}\n`);
-  process.exitCode = exitCode;
-}
-
-/** oclif's parse errors are several lines and end in a generic hint; this gives the one line that says what was wrong. */
-function messageOf(error: unknown, argv: string[]): string {
-  if (!(error instanceof Error)) return String(error);
-  if (error instanceof Failure) return error.message;
-  const command = argv[0] !== undefined && argv[0] in COMMANDS ? argv[0] : undefined;
-  const help = `see \`warp-tool ${command ? `${command} ` : ''}--help\``;
-  const missing = (error as { args?: { name: string }[] }).args;
-  if (error.constructor.name.startsWith('RequiredArgsError') && missing) {
-    return `missing argument ${missing.map((argument) => argument.name.toUpperCase()).join(' ')}; ${help}`;
-  }
-  if (command === undefined && /^[Cc]ommand .* not found/.test(error.message)) {
-    return `${argv[0]} is not a warp-tool command; ${suggestion(argv[0] ?? '')}`;
-  }
-  // What follows a command without arguments is a sub-command to oclif.
-  const excess = /^[Cc]ommand [^:]+:(\S+) not found/.exec(error.message)?.[1]?.split(':')[0];
-  if (command !== undefined && excess !== undefined) return `unexpected argument: ${excess}; ${help}`;
-  if (error instanceof Errors.CLIError) {
-    const lines = error.message.split('\n').filter((line) => line !== '' && !line.startsWith('See more help'));
-    const text = lines.join(' ').replaceAll(/\s+/g, ' ');
-    const flag = /^Nonexistent flag: (\S+)/.exec(text)?.[1];
-    if (flag !== undefined && command !== undefined) return `${command} has no flag ${flag}; ${flagSuggestion(command, flag) ?? help}`;
-    const required = /Missing required flag (\S+)$/.exec(text)?.[1];
-    if (required !== undefined) return `missing flag --${required}; ${help}`;
-    return `${text.replace(/^Parsing (--\S+) /, '$1: ').replace(/^(--\S+: )?([A-Z])/, (_, name = '', first) => name + first.toLowerCase())}; ${help}`;
-  }
-  return `internal error: ${error.message.split('\n')[0]}; please report it with the output of the same command and --debug`;
-}
-
-function suggestion(word: string): string {
-  const near = nearest(word, Object.keys(COMMANDS));
-  return near === undefined ? 'see `warp-tool --help`' : `did you mean \`warp-tool ${near}\`?`;
-}
-
-function flagSuggestion(command: string, flag: string): string | undefined {
-  const { flags, baseFlags } = COMMANDS[command]!;
-  const names = Object.entries({ ...flags, ...baseFlags }).filter(([, { hidden }]) => !hidden);
-  const near = flag.startsWith('--')
-    ? nearest(
-        flag.slice(2),
-        names.map(([name]) => name),
-      )
-    : undefined;
-  return near && `did you mean --${near}?`;
-}
-
-/** The name that two edits or fewer make of `word`. */
-function nearest(word: string, names: readonly string[]): string | undefined {
-  const distances = names.map((name) => ({ name, distance: editDistance(word, name) })).toSorted((a, b) => a.distance - b.distance);
-  return distances[0] && distances[0].distance <= 2 ? distances[0].name : undefined;
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length]!;
-}
-
-function stackOf(error: unknown): string {
-  const stacks: string[] = [];
-  for (let cause = error; cause instanceof Error; cause = cause.cause) stacks.push(cause.stack ?? cause.message);
-  return stacks.join('\ncaused by: ');
+  // No plugins from the user's home: it may be somebody else's, and nothing may slow down the start.
+  const options = { root: fileURLToPath(new URL('..', import.meta.url)), userPlugins: false, devPlugins: false };
+  return runCommandLine(argv, () => run(argv, options));
 }

@@ -1,15 +1,29 @@
-import { Args, Command, Flags } from '@oclif/core';
+import { Args, Command, Flags, type Config } from '@oclif/core';
 import type { ChalkInstance } from 'chalk';
 import { withImage, type Image } from '../elf/image.js';
 import { printable } from '../terminal/format.js';
 import { styleFor } from '../terminal/style.js';
 
+type Constructor = new (argv: string[], config: Config) => WarpCommand;
+export type CommandClass = typeof WarpCommand & Constructor;
+
 /** What all commands share: flags, colours, output. Errors are thrown as Failure and become one line in main.ts. */
 export abstract class WarpCommand extends Command {
+  /** The command asks for oclif's whole configuration, or for packages that are ES modules only: quick.ts leaves it to main.ts. */
+  static needsEverything = false;
+
   static override baseFlags = {
     'no-color': Flags.boolean({ description: 'No colours, also on a terminal.', helpGroup: 'GLOBAL' }),
     debug: Flags.boolean({ description: 'Show stack traces with errors.', helpGroup: 'GLOBAL' }),
   };
+
+  /** Like oclif's `run`, with a configuration that is used as it is. */
+  static async start(this: Constructor, argv: string[], config: Config): Promise<void> {
+    await new this(argv, config)._run();
+  }
+
+  /** Nothing: oclif's own looks for deprecated commands, which there are none of. */
+  protected override async init(): Promise<void> {}
 
   private get noColor(): boolean {
     const end = this.argv.indexOf('--');

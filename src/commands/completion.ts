@@ -4,6 +4,7 @@ import { WarpCommand } from './base.js';
 import { commandFacts } from './facts.js';
 
 export default class Completion extends WarpCommand {
+  static override needsEverything = true;
   static override summary = 'Print a completion script for bash, zsh or fish.';
   static override description = 'Completes commands, flags, values of flags, files, and the ids of processes that can be checkpointed.';
   static override examples = [

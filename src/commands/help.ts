@@ -3,6 +3,7 @@ import { Failure } from '../failure.js';
 import { WarpCommand } from './base.js';
 
 export default class Help extends WarpCommand {
+  static override needsEverything = true;
   static override summary = 'Show help for warp-tool or for one command.';
   static override examples = ['<%= config.bin %> help', '<%= config.bin %> help mem'];
   static override args = { command: Args.string({ description: 'Name of the command.', ignoreStdin: true }) };

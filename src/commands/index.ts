@@ -1,4 +1,4 @@
-import type { Command } from '@oclif/core';
+import type { CommandClass } from './base.js';
 import Auxv from './auxv.js';
 import Checkpoint from './checkpoint.js';
 import Completion from './completion.js';
@@ -27,7 +27,7 @@ import Threads from './threads.js';
 import Validate from './validate.js';
 
 /** Every command by name: oclif's explicit strategy reads this (package.json, oclif.commands). */
-export const COMMANDS: Record<string, Command.Class> = {
+export const COMMANDS: Record<string, CommandClass> = {
   run: Run,
   checkpoint: Checkpoint,
   restore: Restore,

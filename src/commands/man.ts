@@ -8,6 +8,7 @@ import { WarpCommand } from './base.js';
 import { commandFacts } from './facts.js';
 
 export default class Man extends WarpCommand {
+  static override needsEverything = true;
   static override summary = 'Print a manual page, or write all of them into a directory.';
   static override examples = ['<%= config.bin %> man mem | man -l -', '<%= config.bin %> man --output ~/.local/share/man/man1'];
   static override args = { command: Args.string({ description: 'Name of the command.', ignoreStdin: true }) };

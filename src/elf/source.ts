@@ -1,5 +1,4 @@
-import { read } from 'node:fs';
-import { open, stat, type FileHandle } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync, read, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Failure, ImageError, systemErrorReason } from '../failure.js';
@@ -31,22 +30,22 @@ export class FileSource implements ByteSource {
   private constructor(
     readonly name: string,
     readonly size: bigint,
-    private readonly handle: FileHandle,
+    private readonly fd: number,
   ) {}
 
   static async open(path: string): Promise<FileSource> {
-    let handle: FileHandle;
+    let fd: number;
     try {
-      handle = await open(path, 'r');
+      fd = openSync(path, 'r');
     } catch (error) {
       throw new Failure(`cannot open ${path}: ${systemErrorReason(error)}`, { cause: error });
     }
-    const status = await handle.stat({ bigint: true });
+    const status = fstatSync(fd, { bigint: true });
     if (!status.isFile()) {
-      await handle.close();
+      closeSync(fd);
       throw new Failure(`cannot read ${path}: it is not a regular file; give a core file or a directory that holds core.img`);
     }
-    return new FileSource(path, status.size, handle);
+    return new FileSource(path, status.size, fd);
   }
 
   async read(offset: bigint, length: number): Promise<Buffer> {
@@ -61,7 +60,7 @@ export class FileSource implements ByteSource {
     this.checkRange(offset, length);
     let done = 0;
     while (done < length) {
-      const { bytesRead } = await pread(this.handle.fd, buffer, done, length - done, offset + BigInt(done));
+      const { bytesRead } = await pread(this.fd, buffer, done, length - done, offset + BigInt(done));
       if (bytesRead === 0) {
         throw new ImageError(
           this.name,
@@ -86,7 +85,7 @@ export class FileSource implements ByteSource {
   }
 
   async close(): Promise<void> {
-    await this.handle.close();
+    closeSync(this.fd);
   }
 }
 
@@ -130,14 +129,14 @@ export async function resolveImage(argument: string): Promise<string> {
   }
   let isDirectory: boolean;
   try {
-    isDirectory = (await stat(argument)).isDirectory();
+    isDirectory = statSync(argument).isDirectory();
   } catch (error) {
     throw new Failure(`cannot open ${argument}: ${systemErrorReason(error)}`, { cause: error });
   }
   if (!isDirectory) return argument;
   const path = join(argument, 'core.img');
   try {
-    await stat(path);
+    statSync(path);
   } catch (error) {
     throw new Failure(`${argument} holds no core.img; give a directory that \`warp-tool checkpoint PID --to DIR\` wrote, or a core file`, {
       cause: error,
