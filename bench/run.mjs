@@ -9,22 +9,24 @@ import { cost } from './parts/cost.mjs';
 import { phases } from './parts/phases.mjs';
 import { restore } from './parts/restore.mjs';
 import { size } from './parts/size.mjs';
+import { startup } from './parts/startup.mjs';
 import { build, describeHost, scratch, writeResults } from './support/host.mjs';
 import { rounds, verdicts } from './support/report.mjs';
-
-const usage = `usage: npm run bench -- [--only PART] [--quick]
-
-  --only PART  capture, restore, size, phases or cost; may be given more than once
-  --quick      an eighth to a quarter of the sizes: to see that everything works, not to quote
-`;
 
 const parts = {
   capture: ['Capture, beside a plain write of as many bytes to the same file system', capture],
   restore: ['From exec to the first answer, page cache warm', restore],
   size: ['Restore of a small and a large image', size],
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
+  startup: ['Start of a command on a small image, beside Node.js alone', startup],
   cost: ['Cost of the engine in a running program', cost],
 };
+
+const usage = `usage: npm run bench -- [--only PART] [--quick]
+
+  --only PART  one of ${Object.keys(parts).join(', ')}; may be given more than once
+  --quick      an eighth to a quarter of the sizes: to see that everything works, not to quote
+`;
 
 function options() {
   const { values } = parseArgs({

@@ -80,7 +80,7 @@ const common = {
   target: 'node20',
   minifySyntax: true,
   // React picks its build by NODE_ENV; with DEV in the environment ink would look for a debugger of its own.
-  define: { __VERSION__: JSON.stringify(version), 'process.env.NODE_ENV': '"production"', 'process.env.DEV': '"false"' },
+  define: { WARP_TOOL_VERSION: JSON.stringify(version), 'process.env.NODE_ENV': '"production"', 'process.env.DEV': '"false"' },
   external: ['typescript', 'tsx', 'ts-node', 'react-devtools-core'],
   logLevel: 'warning',
 };

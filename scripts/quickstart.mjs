@@ -38,6 +38,7 @@ function run(command, args, options = {}) {
 function installAndBuild() {
   const built = [
     'dist/main.js',
+    'dist/quick.cjs',
     'native/build/libwarp.so',
     'native/build/warp-restore',
     'native/build/warp-checkpoint',

@@ -3,17 +3,19 @@ import { COMMANDS } from './commands/index.js';
 import { Failure } from './failure.js';
 import { styleFor } from './terminal/style.js';
 
-declare const __VERSION__: string;
+/** The build fills it in. */
+declare const WARP_TOOL_VERSION: string;
 
 /** What a running command asks of oclif's configuration. To load it all (package, manifest, plugins) takes longer than most commands. */
-const configuration = {
-  bin: 'warp-tool',
-  name: 'warp-tool',
-  version: __VERSION__,
-  scopedEnvVarKey: (name: string) => `WARP_TOOL_${name}`,
-  // There are no plugins, so nobody hooks.
-  runHook: async () => ({ successes: [], failures: [] }),
-} as unknown as Config;
+const configuration = (): Config =>
+  ({
+    bin: 'warp-tool',
+    name: 'warp-tool',
+    version: WARP_TOOL_VERSION,
+    scopedEnvVarKey: (name: string) => `WARP_TOOL_${name}`,
+    // There are no plugins, so nobody hooks.
+    runHook: async () => ({ successes: [], failures: [] }),
+  }) as unknown as Config;
 
 /**
  * Runs the command line `argv` (without the interpreter and the script): the command that it names, or `others` for all that is not so simple. Sets
@@ -31,7 +33,7 @@ export async function runCommandLine(argv: string[], others: () => Promise<unkno
     const [name = '', ...rest] = argv;
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
     const simple = command && !command.needsEverything && !beforeDashes(rest).includes('--help');
-    await (simple ? command.start(rest, configuration) : others());
+    await (simple ? command.start(rest, configuration()) : others());
   } catch (error) {
     reportError(error, argv);
   }

@@ -6,6 +6,7 @@ import {
   chownSync,
   constants,
   copyFileSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -88,6 +89,16 @@ export function build() {
     executables.java = realpathSync(java);
     run(javac, ['-d', join(scratch, 'bin'), join(programs, 'Server.java')]);
   }
+}
+
+/** Builds warp-tool's command line; `executables.tool` is its script. */
+export function buildTool() {
+  if (executables.tool) return;
+  run(process.execPath, [join(root, 'scripts/build-ts.mjs')], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const copy = join(scratch, 'tool');
+  for (const name of ['bin', 'dist', 'native/build', 'oclif.manifest.json', 'package.json'])
+    cpSync(join(root, name), join(copy, name), { recursive: true });
+  executables.tool = join(copy, 'bin/run.js');
 }
 
 /** Runs a helper of the benchmark as the measured user; resolves to its standard output. */

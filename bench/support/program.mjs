@@ -124,6 +124,14 @@ export function restore(image, args = []) {
   return program;
 }
 
+/** Runs Node.js to its end; resolves to what it took from its exec, nanoseconds. `statuses`: exit statuses that are no failure. */
+export async function node(args, statuses = ['status 0']) {
+  const program = start([executables.node, ...args]);
+  const status = await program.ended;
+  if (!statuses.includes(status)) throw new Error(`node ${args.join(' ')} ended with ${status}: ${program.stderr.trim()}`);
+  return { wall: Number(program.received - program.executed), cpu: program.cpu, output: program.stdout };
+}
+
 // ---- the programs ----
 
 async function freePort() {

@@ -5,7 +5,7 @@ import { printable } from '../terminal/format.js';
 import { styleFor } from '../terminal/style.js';
 
 type Constructor = new (argv: string[], config: Config) => WarpCommand;
-export type CommandClass = typeof WarpCommand & Constructor;
+export type CommandClass = Command.Class & Constructor & Pick<typeof WarpCommand, 'needsEverything' | 'start'>;
 
 /** What all commands share: flags, colours, output. Errors are thrown as Failure and become one line in main.ts. */
 export abstract class WarpCommand extends Command {
@@ -19,6 +19,7 @@ export abstract class WarpCommand extends Command {
 
   /** Like oclif's `run`, with a configuration that is used as it is. */
   static async start(this: Constructor, argv: string[], config: Config): Promise<void> {
+    // oxlint-disable-next-line no-underscore-dangle
     await new this(argv, config)._run();
   }
 
