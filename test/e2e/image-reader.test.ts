@@ -10,9 +10,23 @@ import { checkpointAndEnd, killAll } from './support/program.js';
 afterEach(killAll);
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const sources = ['restore/image.c', 'image/tables.c', 'base/base.c', 'base/xxh64.c', 'arch/x86_64/arch.c', 'arch/x86_64/entry.S'];
+const sources = [
+  'restore/image.c',
+  'image/tables.c',
+  'image/chunks.c',
+  'base/lz4.c',
+  'base/base.c',
+  'base/xxh64.c',
+  'arch/x86_64/arch.c',
+  'arch/x86_64/entry.S',
+];
 
-it('stays within its bounds on 2,000 mutated images', async ({ skip }) => {
+const kinds = [
+  { kind: 'plain', args: [] },
+  { kind: 'compressed', args: ['--compression', 'lz4'] },
+];
+
+it.for(kinds)('stays within its bounds on 2,000 mutated $kind images', async ({ args }, { skip }) => {
   const program = join(makeDirectory(), 'mutate_image');
   const compiled = spawnSync(
     'cc',
@@ -26,7 +40,7 @@ it('stays within its bounds on 2,000 mutated images', async ({ skip }) => {
   if (/cannot find -l(?:a|ub)san|libasan|libubsan/.test(compiled.stderr)) skip('this compiler has no sanitizers installed');
   expect(compiled.stderr).toBe('');
   const { target } = await startProgram('fd_epoll', firstVariant());
-  const image = join(await checkpointAndEnd(target), 'core.img');
+  const image = join(await checkpointAndEnd(target, args), 'core.img');
   const result = spawnSync(program, [image, '2000'], {
     encoding: 'utf8',
     env: { ASAN_OPTIONS: 'detect_leaks=0', UBSAN_OPTIONS: 'print_stacktrace=1' },
