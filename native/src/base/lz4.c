@@ -13,6 +13,12 @@
 #define LAST_MATCH_START 12
 #define LONGEST_SOURCE 0x7e000000ul
 
+static inline uint16_t load_16(const uint8_t *from) {
+  uint16_t value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
 static inline uint32_t load_32(const uint8_t *from) {
   uint32_t value;
   __builtin_memcpy(&value, from, sizeof value);
@@ -150,49 +156,66 @@ struct search {
   uint32_t depth;
 };
 
-static inline uint32_t chain_hash(uint32_t bytes) { return bytes * 2654435761u >> (32 - CHAIN_BITS); }
+static inline uint32_t chain_hash(const uint8_t *at) { return (uint32_t)((load_64(at) << 24) * 889523592379u >> (64 - CHAIN_BITS)); }
 
 static void add_places(struct search *search, const uint8_t *until) {
   for (; search->next < until; search->next++) {
     const uint32_t place = (uint32_t)(search->next - search->source);
-    uint32_t *head = &search->chains->head[chain_hash(load_32(search->next))];
+    uint32_t *head = &search->chains->head[chain_hash(search->next)];
     const uint32_t distance = *head == 0 ? 0 : place + 1 - *head;
     search->chains->back[place & LONGEST_OFFSET] = distance > LONGEST_OFFSET ? 0 : (uint16_t)distance;
     *head = place + 1;
   }
 }
 
-/* The longest match for the bytes at `at` among the last `depth` places of the same hash that is longer than `longest`; its length, or 0. */
-static size_t find_longest(struct search *search, const uint8_t *at, size_t longest, const uint8_t **ret) {
-  size_t found = 0;
+struct found {
+  const uint8_t *start;
+  const uint8_t *match;
+  size_t length;
+};
+
+/* The longest match that covers `at`, begins at `lowest` or later, and is longer than *best, among the last `depth` places of the same hash. */
+static bool find_longer(struct search *search, const uint8_t *at, const uint8_t *lowest, struct found *best) {
+  bool better = false;
   add_places(search, at);
-  const uint32_t head = search->chains->head[chain_hash(load_32(at))];
-  if (head == 0) return 0;
+  const uint32_t head = search->chains->head[chain_hash(at)];
+  if (head == 0) return false;
   const uint8_t *match = search->source + head - 1;
   for (uint32_t tries = search->depth; tries > 0 && at - match <= LONGEST_OFFSET; tries--) {
-    if (at + longest < search->match_end && match[longest] == at[longest] && load_32(match) == load_32(at)) {
-      const size_t length = SHORTEST_MATCH + common_length(at + SHORTEST_MATCH, match + SHORTEST_MATCH, search->match_end);
-      if (length > longest) longest = found = length, *ret = match;
+    if (load_32(match) == load_32(at)) {
+      const uint8_t *start = at, *from = match;
+      size_t length = SHORTEST_MATCH + common_length(at + SHORTEST_MATCH, match + SHORTEST_MATCH, search->match_end);
+      while (start > lowest && from > search->source && start[-1] == from[-1]) start--, from--, length++;
+      if (length > best->length) *best = (struct found){start, from, length}, better = true;
     }
     const uint16_t back = search->chains->back[(match - search->source) & LONGEST_OFFSET];
     if (back == 0) break;
     match -= back;
   }
-  return found;
+  return better;
 }
 
-/* A match is taken only when the next place has no longer one. */
+/* A match gives way to a longer one that begins within it, and then ends where that begins. */
 static bool compress_chains(struct encoder *encoder, const uint8_t *source, int level, struct chains *chains) {
   const uint8_t *const last_start = encoder->end - LAST_MATCH_START;
   struct search search = {chains, source, source, encoder->end - LAST_LITERALS, 1u << (level - 1)};
   __builtin_memset(chains->head, 0, sizeof chains->head);
-  for (const uint8_t *at = source; at <= last_start; at++) {
-    const uint8_t *match = at, *later = at;
-    size_t length = find_longest(&search, at, SHORTEST_MATCH - 1, &match), better;
-    if (length == 0) continue;
-    while (at < last_start && (better = find_longest(&search, at + 1, length, &later)) != 0) at++, length = better, match = later;
-    if (!put_sequence(encoder, at, (size_t)(at - match), length)) return false;
-    at = encoder->literals - 1;
+  for (const uint8_t *at = source; at <= last_start;) {
+    struct found match = {at, at, SHORTEST_MATCH - 1};
+    if (!find_longer(&search, at, encoder->literals, &match)) {
+      at++;
+      continue;
+    }
+    for (;;) {
+      struct found later = match;
+      at = match.start + match.length - (match.length > SHORTEST_MATCH ? 3 : 2);
+      if (at > last_start || !find_longer(&search, at, match.start, &later)) break;
+      const size_t left = (size_t)(later.start - match.start);
+      if (left >= SHORTEST_MATCH && !put_sequence(encoder, match.start, (size_t)(match.start - match.match), left)) return false;
+      match = later;
+    }
+    if (!put_sequence(encoder, match.start, (size_t)(match.start - match.match), match.length)) return false;
+    at = encoder->literals;
   }
   return true;
 }
@@ -236,41 +259,62 @@ static inline void copy_exactly(uint8_t *to, const uint8_t *from, size_t count) 
 }
 
 /*
- * Repeats what stands `offset` bytes before `to`, and writes up to 31 bytes more when there is room for them. A run with a short
- * period goes on with a multiple of it, so that 16 bytes can be copied at a time.
+ * Repeats what stands `offset` bytes before `to`, and writes up to 31 bytes more where there is room for them. A run with a period of 1, 2, 4 or
+ * 8 bytes is 8 bytes again and again; another short one goes on with a multiple of it, so that 16 bytes can be copied at a time.
  */
-static inline void copy_match(uint8_t *to, const uint8_t *to_end, size_t offset, size_t length) {
+static inline __attribute__((always_inline)) void copy_match(uint8_t *to, const uint8_t *to_end, size_t offset, size_t length) {
+  static const uint64_t all[9] = {[1] = 0x0101010101010101u, [2] = 0x0001000100010001u, [4] = 0x0000000100000001u, [8] = 1};
+  static const uint8_t multiple[16] = {[3] = 18, [5] = 20, [6] = 18, [7] = 21, [9] = 18, [10] = 20, [11] = 22, [12] = 24, [13] = 26, [14] = 28, [15] = 30};
   uint8_t *const stop = to + length;
   if ((size_t)(to_end - to) < length + 32) {
     for (; to < stop; to++) *to = *(to - offset);
-    return;
+  } else if (offset >= 32) {
+    for (; to < stop; to += 32) copy_16(to, to - offset), copy_16(to + 16, to + 16 - offset);
+  } else if ((offset & (offset - 1)) == 0 && offset <= 8) {
+    const uint64_t run = (load_64(to - offset) & UINT64_MAX >> (64 - 8 * offset)) * all[offset];
+    for (; to < stop; to += 16) __builtin_memcpy(to, &run, 8), __builtin_memcpy(to + 8, &run, 8);
+  } else {
+    if (offset < 16) {
+      for (int i = 0; i < 16; i++) to[i] = *(to + i - offset);
+      to += 16;
+      offset = multiple[offset];
+    }
+    for (; to < stop; to += 16) copy_16(to, to - offset);
   }
-  if (offset < 16) {
-    for (int i = 0; i < 16; i++) to[i] = *(to + i - offset);
-    to += 16;
-    offset *= (15 + offset) / offset;
-  }
-  for (; to < stop; to += 16) copy_16(to, to - offset);
 }
+
+/* Room that a sequence of up to 14 literals and a match of up to 18 bytes needs, with what is copied beyond them. */
+#define FAST_SOURCE 20
+#define FAST_TARGET 48
 
 bool lz4_decompress(const void *source, size_t stored, void *target, size_t size) {
   const uint8_t *from = source, *const from_end = from + stored;
   uint8_t *to = target, *const to_end = to + size;
   while (from < from_end) {
     const uint8_t token = *from++;
-    size_t literals = token >> 4, length = token & 15;
-    if (literals < 15 && from_end - from >= 20 && to_end - to >= 64) {
+    size_t literals = token >> 4, length = token & 15, offset;
+    if (literals < 15 && from_end - from >= FAST_SOURCE && to_end - to >= FAST_TARGET) {
       copy_16(to, from);
+      to += literals;
+      offset = load_16(from + literals);
+      from += literals + 2;
+      if (length < 15 && offset >= 8 && offset <= (size_t)(to - (uint8_t *)target)) {
+        copy_8(to, to - offset);
+        copy_8(to + 8, to + 8 - offset);
+        __builtin_memcpy(to + 16, to + 16 - offset, 2);
+        to += length + SHORTEST_MATCH;
+        continue;
+      }
     } else {
       if (literals == 15 && !take_extra(&from, from_end, &literals)) return false;
       if (literals > (size_t)(from_end - from) || literals > (size_t)(to_end - to)) return false;
       copy_exactly(to, from, literals);
+      from += literals, to += literals;
+      if (from == from_end) return to == to_end;
+      if (from_end - from < 2) return false;
+      offset = load_16(from);
+      from += 2;
     }
-    from += literals, to += literals;
-    if (from == from_end) return to == to_end;
-    if (from_end - from < 2) return false;
-    const size_t offset = (size_t)from[0] | (size_t)from[1] << 8;
-    from += 2;
     if (offset == 0 || offset > (size_t)(to - (uint8_t *)target)) return false;
     if (length == 15 && !take_extra(&from, from_end, &length)) return false;
     length += SHORTEST_MATCH;
