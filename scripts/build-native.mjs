@@ -46,7 +46,7 @@ const staticLink = ['-nostdlib', '-static-pie', '-Wl,-z,noexecstack', '-Wl,--bui
 
 const targets = {
   'libwarp.so': {
-    sources: [...base, ...files('engine', /\.c$/), ...files(machine, /^patch\./)],
+    sources: [...base, ...files('engine', /\.c$/), ...files(machine, /^(patch|dispatch)\./)],
     flags: freestanding,
     link: [
       '-shared',
@@ -76,7 +76,7 @@ const headers = readdirSync(root, { recursive: true })
 const dependencies = [...headers, fileURLToPath(import.meta.url)];
 
 // Called in place of a system call, which leaves vector registers alone.
-const withoutVectors = /engine\/release\.c$|base\/base\.c$/;
+const withoutVectors = /engine\/(release|loading|dispatch)\.c$|base\/base\.c$/;
 
 async function compile(object, file, flags) {
   const input = newest([file, ...dependencies]);

@@ -175,7 +175,6 @@ describe('errors', () => {
     [['checkpoint', '1', '--to', '/tmp/x', '--parent', 'p'], /--parent is not supported/],
     [['checkpoint', '1', '--to', '/tmp/x', '--timeout', 'soon'], /--timeout soon is not a number of seconds/],
     [['checkpoint', '1', '--to', '/tmp/x', '--engine', 'criu'], /--engine criu is not supported/],
-    [['restore', 'x', '--concurrent'], /--concurrent is not supported/],
     [['restore', 'x', '--env', 'NOVALUE'], /--env NOVALUE is not NAME=VALUE/],
     [['schema', 'nothing'], /nothing prints no JSON document/],
   ])('%j exits with 2 and one line', (argv, message) => {

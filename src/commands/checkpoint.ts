@@ -35,6 +35,12 @@ export default class Checkpoint extends DocumentCommand {
       max: 9,
       helpValue: '1-9',
     }),
+    'chunk-size': Flags.integer({
+      description: 'KiB that are compressed, and loaded, as one; for lz4. Smaller ones are there sooner, larger ones compress better.',
+      min: 4,
+      max: 256,
+      helpValue: 'KIB',
+    }),
     timeout: Flags.string({ description: 'Give up after so many seconds; the process goes on unharmed.', helpValue: 'SECONDS' }),
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
@@ -56,6 +62,7 @@ export default class Checkpoint extends DocumentCommand {
       throw new Failure('--compression-level has no meaning without --compression lz4; give both');
     const argv = [args.pid, '--to', flags.to, '--compression', flags.compression];
     if (flags['compression-level'] !== undefined) argv.push('--compression-level', String(flags['compression-level']));
+    if (flags['chunk-size'] !== undefined) argv.push('--chunk-size', String(flags['chunk-size']));
     if (flags['leave-running']) argv.push('--leave-running');
     if (flags['self-contained']) argv.push('--self-contained');
     if (flags.timeout !== undefined) argv.push('--timeout', flags.timeout);

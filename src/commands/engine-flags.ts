@@ -14,7 +14,6 @@ export const engineFlag = Flags.string({
 });
 
 export const notYetFlags = {
-  concurrent: Flags.boolean({ hidden: true }),
   'encryption-key-file': Flags.string({ hidden: true }),
   'encryption-key-env': Flags.string({ hidden: true }),
   parent: Flags.string({ hidden: true }),

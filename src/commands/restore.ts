@@ -4,7 +4,7 @@ import { Failure } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
 import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
 
-const { concurrent, policies, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
+const { policies, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
 
 export default class Restore extends WarpCommand {
   static override summary = 'Bring a process back from its image.';
@@ -18,6 +18,22 @@ export default class Restore extends WarpCommand {
   ];
   static override args = { image: imageArgument };
   static override flags = {
+    concurrent: Flags.boolean({
+      description:
+        'Let the program run at once and load its memory meanwhile; done anyway for compressed images. See also --no-concurrent.',
+      allowNo: true,
+    }),
+    'load-concurrency': Flags.integer({
+      description: 'Threads that load memory while the program runs; 0 loads only what it waits for. [default: one for each processor]',
+      min: 0,
+      max: 64,
+      helpValue: 'N',
+    }),
+    'load-faults': Flags.string({
+      description: 'How memory that is not loaded yet is noticed; auto takes the first that this host allows.',
+      options: ['auto', 'userfaultfd', 'userfaultfd-user', 'signals'],
+    }),
+    'load-trace': Flags.string({ description: 'Record which chunk was loaded when in this file.', helpValue: 'FILE' }),
     'no-direct-map': Flags.boolean({ description: 'Read all memory at once rather than mapping the image.' }),
     'keep-pid': Flags.boolean({ description: 'Same process and thread ids as at the capture; needs user namespaces.' }),
     verify: Flags.boolean({
@@ -27,7 +43,6 @@ export default class Restore extends WarpCommand {
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
     engine: engineFlag,
-    concurrent,
     policies,
     'encryption-key-file': keyFile,
     'encryption-key-env': keyEnvironment,
@@ -38,6 +53,9 @@ export default class Restore extends WarpCommand {
     refuseUnsupported(flags);
     refuseUrl(args.image);
     const argv = ['warp-restore', args.image];
+    if (flags.concurrent !== undefined) argv.push(flags.concurrent ? '--concurrent' : '--no-concurrent');
+    for (const name of ['load-concurrency', 'load-faults', 'load-trace'] as const)
+      if (flags[name] !== undefined) argv.push(`--${name}`, String(flags[name]));
     if (flags['no-direct-map']) argv.push('--no-direct-map');
     if (flags['keep-pid']) argv.push('--keep-pid');
     if (flags.verify) argv.push('--verify');

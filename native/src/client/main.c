@@ -7,12 +7,13 @@
 
 static const char usage[] =
     "usage: warp-checkpoint PID --to DIR [--leave-running] [--self-contained] [--timeout SECONDS]\n"
-    "                       [--compression none|lz4] [--compression-level 1-9]\n"
+    "                       [--compression none|lz4] [--compression-level 1-9] [--chunk-size KIB]\n"
     "                       [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
     "\n"
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
     "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
-    "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image.\n";
+    "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image. What is compressed as one,\n"
+    "and loaded as one, is a chunk: of 4 to 256 KiB, 256 by default.\n";
 
 struct options {
   uint32_t pid;
@@ -20,6 +21,7 @@ struct options {
   bool leave_running;
   bool self_contained;
   uint32_t lz4_level; /* 0: not compressed */
+  uint32_t chunk_kib; /* 0: as the engine finds right */
   uint64_t timeout_ms;
   const char *log_level;
   const char *stats;
@@ -179,7 +181,7 @@ static int converse(const struct options *options, int fd) {
   static char buffer[16384];
   size_t length = 0;
   struct outcome outcome = {false, 0};
-  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->lz4_level, options->timeout_ms,
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
                     options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
   /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
   bool asked = sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) == (long)n;
@@ -240,6 +242,10 @@ static int parse_options(int argc, char **argv, struct options *options) {
     } else if (option_with_value(argc, argv, &i, "--compression-level", &value)) {
       if (value[0] < '0' + LZ4_LEVEL_FAST || value[0] > '0' + LZ4_LEVEL_BEST || value[1] != 0) return failed_with(options, "--compression-level %s: choose %d to %d", value, LZ4_LEVEL_FAST, LZ4_LEVEL_BEST);
       wanted_level = (uint32_t)(value[0] - '0');
+    } else if (option_with_value(argc, argv, &i, "--chunk-size", &value)) {
+      const char *at = value;
+      options->chunk_kib = (uint32_t)parse_decimal(&at);
+      if (at == value || *at != 0 || options->chunk_kib < 4 || options->chunk_kib > 256 || options->chunk_kib % 4 != 0) return failed_with(options, "--chunk-size %s: choose a multiple of 4 (KiB), from 4 to 256", value);
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
       if (!log_level_parse(value, &level)) return failed_with(options, "--log-level %s: choose error, warn, info or debug", value);
       options->log_level = value;
@@ -252,6 +258,7 @@ static int parse_options(int argc, char **argv, struct options *options) {
     }
   }
   if (wanted_level != 0 && !compressed) return failed_with(options, "--compression-level has no meaning without --compression lz4: give both");
+  if (options->chunk_kib != 0 && !compressed) return failed_with(options, "--chunk-size has no meaning without --compression lz4: give both");
   if (compressed) options->lz4_level = wanted_level == 0 ? LZ4_LEVEL_FAST : wanted_level;
   if (options->pid == 0) return failed_with(options, "name the process to checkpoint by its pid: see warp-checkpoint --help");
   if (directory == NULL || directory[0] == 0) return failed_with(options, "name the directory for the image with --to: see warp-checkpoint --help");

@@ -5,13 +5,63 @@
 #ifndef WARP_CONTROL_H
 #define WARP_CONTROL_H
 
+#include "../../include/warp_image.h"
 #include "../base/base.h"
 
 #define WARP_CONTROL_MAGIC "WARPCTRL"
-#define WARP_CONTROL_VERSION 1u
+#define WARP_CONTROL_VERSION 2u
 
 /* Bytes for variables that a restore sets. */
 #define WARP_ENVIRONMENT_ROOM 16384u
+
+/* A chunk that is loaded while the program runs. */
+enum warp_load_state { WARP_LOAD_ABSENT = 0, WARP_LOAD_BUSY = 1, WARP_LOAD_PRESENT = 2 };
+struct warp_load_chunk {
+  uint32_t number;       /* in the image's index */
+  uint32_t state;        /* a futex; enum warp_load_state */
+  uint32_t first_piece;  /* of this chunk */
+  uint32_t requested;    /* 1: somebody waits for it */
+  uint32_t next_request; /* index + 1 of another requested chunk, 0 for none */
+  uint64_t asked_ns;     /* CLOCK_MONOTONIC when somebody first waited for it, else 0 */
+};
+
+/* A stretch of memory whose content one chunk has; by ascending address. */
+struct warp_load_piece {
+  uint64_t address;
+  uint64_t size;
+  uint32_t chunk;
+  uint32_t offset;     /* in the chunk's content */
+  uint32_t protection; /* PROT_ bits of mmap(2) */
+  uint32_t next;       /* another piece of the chunk, WARP_NONE for none */
+};
+
+/* How absent memory makes itself known. */
+enum warp_load_faults { WARP_LOAD_FAULTS_AUTO = 0, WARP_LOAD_FAULTS_USERFAULTFD = 1, WARP_LOAD_FAULTS_USERFAULTFD_USER = 2, WARP_LOAD_FAULTS_SIGNALS = 3 };
+
+/* What is still to be loaded when the threads go on; in the restorer's place, which stays until that is done. */
+struct warp_loading {
+  uint32_t faults;      /* enum warp_load_faults: what to use, and what is used */
+  uint32_t concurrency; /* loader threads; 0: only what is asked for is loaded (training) */
+  int32_t image_fd;     /* these four in the helper's descriptor table; -1 for none */
+  int32_t memory_fd;    /* /proc/self/mem */
+  int32_t trace_fd;     /* gets a struct warp_load_event for each chunk */
+  int32_t error_fd;     /* gets the line that says why the process had to be ended */
+  uint32_t chunk_count;
+  uint32_t piece_count;
+  const struct warp_chunk_record *records; /* the image's index */
+  uint64_t record_count;
+  struct warp_load_chunk *chunks; /* in the order in which they are loaded */
+  struct warp_load_piece *pieces;
+  uint64_t begin_ns;    /* CLOCK_MONOTONIC at the restorer's start */
+  char path[4096];      /* of the image, for messages */
+};
+
+/* One chunk has been loaded. Times in nanoseconds since begin_ns. */
+struct warp_load_event {
+  uint64_t content_offset; /* which chunk */
+  uint64_t asked_ns;       /* when a thread first waited for it; 0: none did */
+  uint64_t present_ns;
+};
 
 struct warp_control {
   char magic[8];
@@ -35,6 +85,9 @@ struct warp_control {
   /* The engine's own at a restore. */
   uint32_t threads_arrived;
   uint32_t release;
+
+  /* Version 2. Written by the restorer; NULL when all memory is there. */
+  struct warp_loading *loading;
 };
 
 #endif

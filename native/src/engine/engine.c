@@ -10,7 +10,7 @@
 #include <linux/un.h>
 
 #include "../base/socket_constants.h"
-#include "engine.h"
+#include "loading.h"
 
 
 HIDDEN struct warp_control warp_control = {
@@ -113,6 +113,7 @@ void client_send(const struct request *request, const char *text, ...) {
 }
 
 bool client_waits(const struct request *request) {
+  if (request->client == NOBODY) return true;
   struct pollfd polled[2] = {{.fd = listener, .events = POLLIN}, {.fd = request->client, .events = POLLRDHUP}};
   if (sys(poll, polled, 2, 0) <= 0) return true;
   if ((polled[0].revents & POLLIN) != 0) {
@@ -151,6 +152,7 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     if (starts_with(line, "directory=")) format(request->directory, sizeof request->directory, "%s", value);
     if (starts_with(line, "leave-running=")) request->leave_running = *value == '1';
     if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
+    if (starts_with(line, "chunk-kib=")) request->chunk_kib = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "lz4-level=")) request->lz4_level = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "timeout-ms=")) request->timeout_ms = parse_decimal(&value);
     if (starts_with(line, "log-level=")) log_level_parse(value, level);
@@ -234,9 +236,24 @@ static long open_listener(void) {
   return fd;
 }
 
+static void close_between(uint32_t first, uint32_t last) {
+  if (first > last || sys(close_range, first, last, 0) == 0) return;
+  for (uint32_t fd = first; fd <= last && fd < 65536; fd++) sys(close, fd);
+}
+
+/* All but what the restorer has left for the loading. */
 static void close_inherited(void) {
-  if (sys(close_range, 0, ~0u, 0) == 0) return;
-  for (int fd = 0; fd < 65536; fd++) sys(close, fd);
+  const struct warp_loading *loading = warp_control.loading;
+  int kept[4] = {-1, -1, -1, -1};
+  if (loading != NULL) kept[0] = loading->image_fd, kept[1] = loading->memory_fd, kept[2] = loading->trace_fd, kept[3] = loading->error_fd;
+  for (uint32_t first = 0;;) {
+    uint32_t next = ~0u;
+    for (int i = 0; i < 4; i++)
+      if (kept[i] >= 0 && (uint32_t)kept[i] >= first && (uint32_t)kept[i] < next) next = (uint32_t)kept[i];
+    close_between(first, next == ~0u ? next : next - 1);
+    if (next == ~0u) return;
+    first = next + 1;
+  }
 }
 
 static void helper_serve(void) {
@@ -286,7 +303,11 @@ static void apply_environment(void) {
     return;
   }
   size_t old_count = 0, added = 0;
-  while (environ != NULL && environ[old_count] != NULL) old_count++;
+  for (;; old_count++) {
+    loading_ensure((uint64_t)(environ + old_count), sizeof *environ);
+    if (environ == NULL || environ[old_count] == NULL) break;
+    loading_ensure((uint64_t)environ[old_count], PAGE_SIZE);
+  }
   for (uint32_t i = 0; i < warp_control.environment_size; i++) added += warp_control.environment[i] == 0;
   char **list = engine_memory((old_count + added + 1) * sizeof *list + warp_control.environment_size);
   if (list == NULL) return;
@@ -305,6 +326,11 @@ static void apply_environment(void) {
   log_debug("%lu environment variables set", added);
 }
 
+static void unmap_bootstrap(void) {
+  if (warp_control.bootstrap_size > 0) sys(munmap, warp_control.bootstrap_address, warp_control.bootstrap_size);
+  warp_control.bootstrap_size = 0;
+}
+
 void engine_helper_restored(void *argument) {
   (void)argument;
   log_client = -1;
@@ -312,13 +338,18 @@ void engine_helper_restored(void *argument) {
   helper_begin();
   uint32_t arrived;
   while ((arrived = __atomic_load_n(&warp_control.threads_arrived, __ATOMIC_ACQUIRE)) < warp_control.threads_expected) futex_wait(&warp_control.threads_arrived, arrived, &(struct timespec64){0, 1000000});
-  if (warp_control.bootstrap_size > 0) sys(munmap, warp_control.bootstrap_address, warp_control.bootstrap_size);
   if (warp_control.direct_mapped != 0) release_patch(&engine_freeze);
   freeze_forget(&engine_freeze);
+  bool loads = loading_begin();
+  if (!loads) unmap_bootstrap();
   apply_environment();
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
   __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);
   futex_wake(&warp_control.release, 0x7fffffff);
+  if (loads) {
+    loading_run();
+    unmap_bootstrap();
+  }
   helper_serve();
 }
 
@@ -335,13 +366,19 @@ void engine_start_helper(void) {
   while (__atomic_load_n(&helper_ready, __ATOMIC_ACQUIRE) == 0) futex_wait(&helper_ready, 0, NULL);
 }
 
-static void after_fork_in_child(void) { engine_start_helper(); }
+static uint32_t forking_thread;
+static void before_fork(void) { forking_thread = (uint32_t)sys(gettid); }
+
+static void after_fork_in_child(void) {
+  loading_forked(forking_thread);
+  engine_start_helper();
+}
 
 static __attribute__((constructor)) void engine_load(void) {
   engine_start_helper();
   if (__register_atfork != NULL) {
-    __register_atfork(NULL, NULL, after_fork_in_child, NULL);
+    __register_atfork(before_fork, NULL, after_fork_in_child, NULL);
   } else if (pthread_atfork != NULL) {
-    pthread_atfork(NULL, NULL, after_fork_in_child);
+    pthread_atfork(before_fork, NULL, after_fork_in_child);
   }
 }

@@ -19,9 +19,11 @@ struct request {
   bool leave_running;
   bool self_contained;
   uint32_t lz4_level;  /* 0: not compressed */
+  uint32_t chunk_kib;  /* content of a compressed chunk, at most COMPRESSED_CHUNK_SIZE; 0: that */
   uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
-  int client; /* socket of whoever asked; -1: a thread of the program (warp_checkpoint) */
+  int client; /* socket of whoever asked, or NOBODY */
 };
+#define NOBODY (-1)
 
 /* ---- threads (threads.c) ---- */
 enum slot_state { SLOT_SIGNALLED = 0, SLOT_PARKED = 1, SLOT_GONE = 2, SLOT_ENDED_LEADER = 3 };
@@ -182,7 +184,10 @@ struct capture {
   uint64_t bytes_written;
 };
 
-static inline uint64_t capture_chunk_size(const struct capture *capture) { return capture->request->lz4_level > 0 ? COMPRESSED_CHUNK_SIZE : PLAIN_CHUNK_SIZE; }
+static inline uint64_t capture_chunk_size(const struct capture *capture) {
+  const struct request *request = capture->request;
+  return request->lz4_level == 0 ? PLAIN_CHUNK_SIZE : request->chunk_kib == 0 ? COMPRESSED_CHUNK_SIZE : request->chunk_kib * KIB;
+}
 
 /* Takes one checkpoint. On success without leave_running it does not return: the process ends. */
 int checkpoint(struct request *request, struct failure *failure);

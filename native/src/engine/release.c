@@ -10,7 +10,7 @@
  */
 #include <linux/mman.h>
 
-#include "engine.h"
+#include "loading.h"
 
 #define MADV_DONTNEED_LOCKED_ 24
 
@@ -95,6 +95,7 @@ static bool search(int fd, uint64_t address, struct found_area *ret) {
 
 /* madvise(2) with what the program means by it; returns 0 or a negated errno. */
 HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
+  loading_ensure(address, size);
   bool releases = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_DONTNEED_LOCKED_;
   if (warp_control.direct_mapped == 0 || !releases || address % PAGE_SIZE != 0 || size == 0) return sys(madvise, address, size, advice);
   uint64_t end = address + round_up(size, PAGE_SIZE);
@@ -125,6 +126,8 @@ HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
  */
 HIDDEN long engine_mremap(uint64_t address, uint64_t old_size, uint64_t size, int flags, uint64_t new_address) {
   struct found_area area = {.from_image = false};
+  loading_ensure(address, max_u64(old_size, size));
+  if ((flags & MREMAP_FIXED) != 0) loading_ensure(new_address, size);
   uint64_t old_end = round_up(old_size, PAGE_SIZE), end = round_up(size, PAGE_SIZE);
   if (warp_control.direct_mapped != 0 && end > old_end && old_size > 0) {
     long fd = open_file("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);

@@ -4,7 +4,7 @@
 #include <linux/prctl.h>
 #include <linux/time_types.h>
 
-#include "engine.h"
+#include "loading.h"
 
 /* A thread's call that waits for a relative time: it goes on with what was left, through arch_repeat_call_changed. */
 struct timed_call {
@@ -130,6 +130,7 @@ static void capture_handler(int number, struct siginfo *info, void *context) {
   __atomic_add_fetch(&warp_control.threads_arrived, 1, __ATOMIC_RELEASE);
   futex_wake(&warp_control.threads_arrived, 1);
   while (__atomic_load_n(&warp_control.release, __ATOMIC_ACQUIRE) == 0) futex_wait(&warp_control.release, 0, NULL);
+  dispatch_arm_thread(context);
 }
 
 /* ---- stopping ---- */

@@ -30,8 +30,8 @@ int open_content(struct restore *restore) {
   struct content *content = &restore->content;
   const uint64_t size = image->anchor.file_size - image->anchor.metadata_size;
   content->compressed = (image->anchor.flags & WARP_IMAGE_COMPRESSED) != 0;
-  content->check_all = restore->options.verify || (!content->compressed && (!restore->options.direct_map || size <= ALWAYS_CHECKED));
-  if (!content->compressed && !content->check_all) return 0;
+  content->check_all = restore->options.verify || (!restore->concurrent && !content->compressed && (!restore->options.direct_map || size <= ALWAYS_CHECKED));
+  if (!content->compressed && !content->check_all && !restore->concurrent) return 0;
   if (image_read_chunks(image, &restore->arena, &restore->failure) < 0) return -1;
   content->index = (struct chunk_index){.path = image->path, .fd = restore->image_fd, .records = image->chunks.records, .count = image->chunks.count};
   content->indexed = true;

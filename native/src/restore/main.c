@@ -4,13 +4,18 @@
 #include "restore.h"
 
 static const char usage[] =
-    "usage: warp-restore IMAGE [--no-direct-map] [--keep-pid] [--verify] [--env NAME=VALUE …]\n"
-    "                    [--stats FILE] [--log-level error|warn|info|debug]\n"
+    "usage: warp-restore IMAGE [--concurrent | --no-concurrent] [--load-concurrency N] [--no-direct-map]\n"
+    "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--stats FILE]\n"
+    "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
+    "                    [--log-level error|warn|info|debug]\n"
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
     "namespaces of its own. --verify compares all content with its hashes; that is always done for\n"
-    "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n";
+    "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n"
+    "Memory that cannot be mapped from the image (it is compressed) is loaded by N threads while the program runs,\n"
+    "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
+    "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n";
 
 static struct restore the_restore = {.options = {.direct_map = true}};
 
@@ -30,6 +35,16 @@ static int add_variable(struct options *options, const char *variable) {
   return 0;
 }
 
+static bool parse_faults(const char *name, uint32_t *ret) {
+  static const char *const names[] = {"auto", "userfaultfd", "userfaultfd-user", "signals"};
+  for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (strings_equal(name, names[i])) {
+      *ret = i;
+      return true;
+    }
+  return false;
+}
+
 static int parse_options(int argc, char **argv, struct options *options) {
   const char *value;
   for (int i = 1; i < argc; i++) {
@@ -40,6 +55,25 @@ static int parse_options(int argc, char **argv, struct options *options) {
       options->direct_map = false;
     } else if (strings_equal(argv[i], "--verify")) {
       options->verify = true;
+    } else if (strings_equal(argv[i], "--concurrent")) {
+      options->concurrent = CONCURRENT_ALWAYS;
+    } else if (strings_equal(argv[i], "--no-concurrent")) {
+      options->concurrent = CONCURRENT_NEVER;
+    } else if (option_with_value(argc, argv, &i, "--load-concurrency", &value)) {
+      const char *at = value;
+      options->load_concurrency = (uint32_t)parse_decimal(&at);
+      options->load_concurrency_given = true;
+      if (at == value || *at != 0 || options->load_concurrency > 64) {
+        program_error("--load-concurrency %s: give the number of loader threads, 0 to 64", value);
+        return 2;
+      }
+    } else if (option_with_value(argc, argv, &i, "--load-faults", &value)) {
+      if (!parse_faults(value, &options->load_faults)) {
+        program_error("--load-faults %s: choose auto, userfaultfd, userfaultfd-user or signals", value);
+        return 2;
+      }
+    } else if (option_with_value(argc, argv, &i, "--load-trace", &value)) {
+      absolute_path(value, options->trace, sizeof options->trace);
     } else if (strings_equal(argv[i], "--keep-pid")) {
       options->keep_pid = true;
     } else if (option_with_value(argc, argv, &i, "--env", &value)) {
@@ -119,10 +153,10 @@ static void write_stats(struct restore *restore, int fd) {
   char text[1024];
   size_t n = format(text, sizeof text,
                     "{\"metadata_us\":%lu,\"files_us\":%lu,\"descriptors_us\":%lu,\"memory_us\":%lu,\"process_us\":%lu,\"total_us\":%lu,\"direct_bytes\":%lu,\"direct_mappings\":%lu,\"eager_bytes\":%lu,"
-                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"mode\":\"%s\"}\n",
+                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"deferred_bytes\":%lu,\"mode\":\"%s\"}\n",
                     stats->metadata_us, stats->files_us - stats->metadata_us, stats->descriptors_us - stats->files_us, stats->memory_us - stats->descriptors_us, stats->process_us - stats->memory_us, stats->process_us,
                     stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->read_bytes, stats->loaders, restore->content.compressed ? "lz4" : "none", stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
-                    stats->direct_mappings > 0 ? "direct" : "eager");
+                    stats->deferred_bytes, restore->loading != NULL ? "concurrent" : stats->direct_mappings > 0 ? "direct" : "eager");
   write_fully(fd, text, n);
   sys(close, fd);
 }
@@ -173,6 +207,8 @@ static void restore_in_place(void *argument) {
     stats_fd = move_descriptor(restore, (int)fd);
   }
   if (become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
+  choose_concurrent(restore);
+  if (!restore->options.load_concurrency_given) restore->options.load_concurrency = (uint32_t)processor_count();
   if (open_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
   phase(restore, &restore->stats.files_us);
   if (create_objects(restore) < 0 || restore_descriptors(restore) < 0) bad(restore);

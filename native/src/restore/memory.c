@@ -125,7 +125,7 @@ int clear_memory(struct restore *restore) {
 
 /* ---- areas ---- */
 
-static int kernel_protection(uint32_t protection) {
+int kernel_protection(uint32_t protection) {
   return ((protection & WARP_PROT_READ) != 0 ? PROT_READ : 0) | ((protection & WARP_PROT_WRITE) != 0 ? PROT_WRITE : 0) | ((protection & WARP_PROT_EXEC) != 0 ? PROT_EXEC : 0);
 }
 
@@ -270,6 +270,7 @@ int restore_memory(struct restore *restore) {
     if (map_area(restore, vma, image->segments + next, image->segments + end, &targets, &protect_later) < 0) return -1;
     next = end;
   }
+  if (restore->concurrent && defer_content(restore, &targets) < 0) return -1;
   if (load_content(restore, &targets, restore->content.check_all) < 0) return -1;
   for (size_t i = 0; i < protect_later.count; i++) {
     const struct warp_vma_record *vma = *list_at(&protect_later, const struct warp_vma_record *, i);
@@ -302,6 +303,7 @@ int restore_memory(struct restore *restore) {
   copy_bytes(control->environment, restore->options.environment, restore->options.environment_size);
   control->threads_arrived = 0;
   control->release = 0;
+  control->loading = restore->loading;
   find_image_in_maps(restore, control);
   control->bootstrap_address = restore->bootstrap;
   control->bootstrap_size = restore->bootstrap_size;

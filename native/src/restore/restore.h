@@ -11,6 +11,8 @@
 #include "../image/tables.h"
 #include "../program/program.h"
 
+enum concurrent { CONCURRENT_AUTO, CONCURRENT_ALWAYS, CONCURRENT_NEVER };
+
 struct options {
   char image[4200];
   char stats[4200];
@@ -19,6 +21,11 @@ struct options {
   char environment[WARP_ENVIRONMENT_ROOM];
   bool keep_pid;
   bool verify;
+  enum concurrent concurrent;
+  bool load_concurrency_given;
+  uint32_t load_concurrency;
+  uint32_t load_faults; /* enum warp_load_faults */
+  char trace[4200];     /* where to record what is loaded when; empty for nowhere */
 };
 
 /* The image's metadata. */
@@ -40,7 +47,7 @@ struct image {
 struct stats {
   uint64_t begin_ns;
   uint64_t metadata_us, files_us, descriptors_us, memory_us, process_us, threads_us;
-  uint64_t direct_bytes, eager_bytes, object_bytes, read_bytes;
+  uint64_t direct_bytes, eager_bytes, object_bytes, read_bytes, deferred_bytes;
   uint64_t direct_mappings, eager_reads, areas, loaders;
 };
 
@@ -66,6 +73,8 @@ struct restore {
   struct failure failure;
   struct image image;
   struct content content;
+  bool concurrent;              /* part of the memory is loaded while the program runs */
+  struct warp_loading *loading; /* that part */
   struct stats stats;
   /* The restorer's place while memory changes around it. */
   uint64_t bootstrap;
@@ -122,6 +131,12 @@ int open_content(struct restore *restore);
  */
 int load_content(struct restore *restore, struct list *targets, bool check_rest);
 
+/* ---- loading.c ---- */
+/* Decides whether memory is loaded while the program runs. */
+void choose_concurrent(struct restore *restore);
+/* Takes out of `targets` what the program can do without for now, and lists it for the engine: restore->loading. */
+int defer_content(struct restore *restore, struct list *targets);
+
 /* ---- descriptors.c ---- */
 int restore_descriptors(struct restore *restore);
 /* After the memory is back: what acts on its own (timers), and locks. */
@@ -140,6 +155,8 @@ int create_objects(struct restore *restore);
 int clear_memory(struct restore *restore);
 int restore_memory(struct restore *restore);
 int restore_vdso(struct restore *restore);
+/* PROT_ bits of mmap(2) for WARP_PROT_ bits. */
+int kernel_protection(uint32_t protection);
 
 /* ---- process.c ---- */
 int become_user(struct restore *restore);

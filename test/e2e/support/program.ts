@@ -162,7 +162,8 @@ export function start(executable: string, args: string[], options: StartOptions 
 /** Restores an image by the static executable. */
 export function restore(image: string, args: string[] = [], options: StartOptions = {}): Program {
   const level = logLevel ? ['--log-level', logLevel] : [];
-  return run(projectFile('native/build/warp-restore'), [image, ...level, ...args], options);
+  const more = (process.env['WARP_TEST_RESTORE_FLAGS'] ?? '').split(' ').filter((flag) => flag !== '');
+  return run(projectFile('native/build/warp-restore'), [image, ...level, ...more, ...args], options);
 }
 
 /** Runs the command line as the test user. */

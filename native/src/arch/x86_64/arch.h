@@ -95,6 +95,32 @@ bool arch_changed_call_restart(struct ucontext *context);
 
 uint64_t arch_context_argument(const struct ucontext *context, int index);
 /* The general registers in a signal frame, but for stack pointer and instruction pointer. */
+/* The system call that Syscall User Dispatch has kept from being made: its number, and where it comes back to. */
+long arch_context_call(const struct ucontext *context);
+uint64_t arch_context_instruction(const struct ucontext *context);
+/* Sets the result, as if the call had been made. */
+void arch_context_set_result(struct ucontext *context, long result);
+/* Has the program make the call by itself when it goes on. */
+void arch_context_make_call_again(struct ucontext *context);
+/* The frame that rt_sigreturn(2), called in `context`, would load. */
+struct ucontext *arch_context_returned_frame(const struct ucontext *context);
+/* Where the handler that was entered with the kernel's frame `context` returns to: code that calls rt_sigreturn(2). */
+void arch_frame_set_return(struct ucontext *context, uint64_t restorer);
+
+/*
+ * Calls that are made in the engine's code on behalf of the program, so that Syscall User Dispatch lets them pass: the
+ * program's registers and stack are its own meanwhile. Each place of the program that makes calls gets a stub for good;
+ * false when there are no more, or when the place starts threads and those are used up. A thread that begins in such a stub
+ * calls dispatch_thread_started first.
+ */
+bool arch_make_call_in_stub(struct ucontext *context, bool starts_thread);
+/* A thread that stands in a stub goes on in the program's own code instead. */
+void arch_leave_stub(struct ucontext *context);
+/* Signal handlers that call engine_dispatched_call, engine_fault and engine_signal (dispatch.c), and go on in the handler that it returns, if any. */
+void arch_dispatch_entry(void);
+void arch_fault_entry(void);
+void arch_signal_entry(void);
+
 uint64_t *arch_context_registers(struct ucontext *context, size_t *count);
 uint64_t arch_context_stack(const struct ucontext *context);
 

@@ -1,0 +1,229 @@
+/*
+ * What need not be there when the threads go on: it is left out of what the restorer loads, and listed for the engine, which
+ * loads it while the program runs (native/src/engine/loading.c).
+ *
+ * What the kernel touches by itself, without a system call of the program, must be there: stacks (signal frames), restartable sequences,
+ * robust lists, and what the restorer itself writes to.
+ */
+#include <linux/mman.h>
+#include <linux/prctl.h>
+
+#include "restore.h"
+
+/* Stacks that programs switch to by themselves have a guard before them. */
+#define LARGEST_GUARD (64 * KIB)
+#define LARGEST_STACK (64 * MIB)
+/* Below this, loading takes less time than what loading later costs. */
+#define WORTH_DEFERRING (8 * MIB)
+
+#define PR_SET_SYSCALL_USER_DISPATCH_ 59
+
+static bool dispatch_works(void) {
+  uint8_t selector = 0;
+  /* The range covers everything: no call of ours is ever held up. */
+  if (sys(prctl, PR_SET_SYSCALL_USER_DISPATCH_, 1, 0, UINT64_MAX / 2, &selector) < 0) return false;
+  return sys(prctl, PR_SET_SYSCALL_USER_DISPATCH_, 0, 0, 0, 0) == 0;
+}
+
+/* Whether part of the memory is loaded while the program runs. */
+static bool choose(struct restore *restore) {
+  const struct options *options = &restore->options;
+  if (options->concurrent == CONCURRENT_NEVER) return false;
+  const bool compressed = (restore->image.anchor.flags & WARP_IMAGE_COMPRESSED) != 0;
+  const uint64_t size = restore->image.anchor.file_size - restore->image.anchor.metadata_size;
+  if (options->concurrent == CONCURRENT_AUTO && (!compressed || options->verify || size < WORTH_DEFERRING)) return false;
+  if (dispatch_works()) return true;
+  log_message(options->concurrent == CONCURRENT_AUTO ? LOG_INFO : LOG_WARN, "this kernel cannot hold up system calls (Syscall User Dispatch, Linux 5.11): all memory is loaded before the program goes on");
+  return false;
+}
+
+void choose_concurrent(struct restore *restore) {
+  restore->concurrent = choose(restore);
+  if (restore->concurrent) restore->options.direct_map = false;
+}
+
+struct deferral {
+  struct restore *restore;
+  struct list by_address; /* of struct target */
+  bool *needed;           /* by chunk: must be there at once */
+};
+
+static bool less_address(const void *a, const void *b) { return ((const struct target *)a)->address < ((const struct target *)b)->address; }
+
+static const struct chunk_index *index_of(const struct deferral *deferral) { return &deferral->restore->content.index; }
+
+/* Marks the chunks that content [offset, offset + size) lies in. */
+static void need_content(struct deferral *deferral, uint64_t offset, uint64_t size) {
+  const struct chunk_index *index = index_of(deferral);
+  for (size_t i = chunks_find(index, offset); i < index->count && index->records[i].content_offset < offset + size; i++) deferral->needed[i] = true;
+}
+
+static void need_memory(struct deferral *deferral, uint64_t address, uint64_t size) {
+  const struct list *targets = &deferral->by_address;
+  size_t low = 0, high = targets->count;
+  if (size == 0 || address + size < address) return;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    const struct target *target = list_at(targets, struct target, middle);
+    if (target->address + target->size <= address) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  for (; low < targets->count; low++) {
+    const struct target *target = list_at(targets, struct target, low);
+    if (target->address >= address + size) break;
+    uint64_t start = max_u64(target->address, address), end = min_u64(target->address + target->size, address + size);
+    need_content(deferral, target->offset + (start - target->address), end - start);
+  }
+}
+
+static bool holds_stack(const struct image *image, const struct warp_vma_record *vma) {
+  for (size_t i = 0; i < image->threads.count; i++) {
+    const struct warp_thread_record *thread = view_at(&image->threads, struct warp_thread_record, i);
+    if (thread->resume_stack >= vma->start && thread->resume_stack <= vma->end) return true;
+    if (thread->context >= vma->start && thread->context < vma->end) return true;
+  }
+  if (vma->end - vma->start > LARGEST_STACK) return false;
+  if (vma > (const struct warp_vma_record *)image->vmas.records) {
+    const struct warp_vma_record *before = vma - 1;
+    if (before->end == vma->start && before->protection == 0 && before->end - before->start <= LARGEST_GUARD) return true;
+  }
+  for (size_t i = 0; i < image->guards.count; i++) {
+    const struct warp_guard_record *guard = view_at(&image->guards, struct warp_guard_record, i);
+    if (guard->start >= vma->start && guard->end <= vma->end) return true;
+  }
+  return false;
+}
+
+static bool may_be_deferred(const struct image *image, const struct warp_vma_record *vma) {
+  const uint32_t unfit = WARP_VMA_GROWS_DOWN | WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED | WARP_VMA_HUGETLB | WARP_VMA_SEALED;
+  bool plain = vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP;
+  return plain && (vma->flags & unfit) == 0 && (vma->protection & WARP_PROT_READ) != 0 && !holds_stack(image, vma);
+}
+
+static void need_what_the_kernel_touches(struct deferral *deferral) {
+  const struct image *image = &deferral->restore->image;
+  for (size_t i = 0; i < image->threads.count; i++) {
+    const struct warp_thread_record *thread = view_at(&image->threads, struct warp_thread_record, i);
+    need_memory(deferral, thread->fs_base - PAGE_SIZE, 3 * PAGE_SIZE);
+    need_memory(deferral, thread->robust_head, thread->robust_length);
+    need_memory(deferral, thread->rseq_address, thread->rseq_length);
+    need_memory(deferral, thread->altstack_address, thread->altstack_size);
+    need_memory(deferral, thread->clear_child_tid, sizeof(uint32_t));
+  }
+  for (size_t i = 0; i < image->tid_references.count; i++) need_memory(deferral, view_at(&image->tid_references, struct warp_tid_reference_record, i)->address, sizeof(uint32_t));
+  const struct warp_process_record *process = view_at(&image->process, struct warp_process_record, 0);
+  need_memory(deferral, process->arg_start, process->env_end - process->arg_start);
+}
+
+/* Splits a target at the borders of chunks: what is needed at once stays one, the rest becomes pieces. */
+static void split(struct deferral *deferral, const struct target *target, uint32_t protection, struct list *remaining, struct list *pieces) {
+  const struct chunk_index *index = index_of(deferral);
+  const uint64_t target_end = target->offset + target->size;
+  for (uint64_t at = target->offset; at < target_end;) {
+    size_t i = chunks_find(index, at);
+    const struct warp_chunk_record *chunk = i < index->count ? &index->records[i] : NULL;
+    uint64_t end = chunk == NULL ? target_end : min_u64(target_end, chunk->content_offset + chunk->content_size);
+    uint64_t address = target->address + (at - target->offset);
+    /* What no chunk holds is an error that the restorer finds. */
+    bool deferred = chunk != NULL && chunk->content_offset <= at && !deferral->needed[i] && address % PAGE_SIZE == 0 && (end - at) % PAGE_SIZE == 0;
+    if (deferred) {
+      *(struct warp_load_piece *)list_add(pieces) = (struct warp_load_piece){.address = address, .size = end - at, .chunk = (uint32_t)i, .offset = (uint32_t)(at - chunk->content_offset), .protection = protection, .next = WARP_NONE};
+    } else {
+      *(struct target *)list_add(remaining) = (struct target){at, end - at, address};
+    }
+    at = end;
+  }
+}
+
+static const struct warp_chunk_record *sorted_records;
+static bool less_place_in_file(const void *a, const void *b) {
+  const struct warp_load_chunk *first = a, *second = b;
+  return sorted_records[first->number].file_offset < sorted_records[second->number].file_offset;
+}
+static bool less_piece(const void *a, const void *b) { return ((const struct warp_load_piece *)a)->address < ((const struct warp_load_piece *)b)->address; }
+
+/* The pieces' chunks in the order of the file, which is the order in which they are loaded; pieces then refer to that order. */
+static void list_chunks(struct deferral *deferral, struct list *pieces, struct list *chunks) {
+  const struct chunk_index *index = index_of(deferral);
+  struct arena *arena = &deferral->restore->arena;
+  uint32_t *place = arena_allocate(arena, index->count * sizeof *place);
+  bool *listed = arena_allocate(arena, index->count);
+  list_sort(pieces, less_piece);
+  for (size_t i = 0; i < pieces->count; i++) {
+    uint32_t number = list_at(pieces, struct warp_load_piece, i)->chunk;
+    if (listed[number]) continue;
+    listed[number] = true;
+    struct warp_load_chunk *chunk = list_add(chunks);
+    chunk->number = number;
+    chunk->first_piece = WARP_NONE;
+  }
+  sorted_records = index->records;
+  list_sort(chunks, less_place_in_file);
+  for (size_t i = 0; i < chunks->count; i++) place[list_at(chunks, struct warp_load_chunk, i)->number] = (uint32_t)i;
+  for (size_t i = pieces->count; i-- > 0;) {
+    struct warp_load_piece *piece = list_at(pieces, struct warp_load_piece, i);
+    piece->chunk = place[piece->chunk];
+    struct warp_load_chunk *chunk = list_at(chunks, struct warp_load_chunk, piece->chunk);
+    piece->next = chunk->first_piece;
+    chunk->first_piece = (uint32_t)i;
+  }
+}
+
+static int open_trace(struct restore *restore) {
+  if (restore->options.trace[0] == 0) return -1;
+  long fd = open_file(restore->options.trace, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (fd < 0) log_warn("cannot write %s: %s: what is loaded when is not recorded", restore->options.trace, error_text(fd));
+  return fd < 0 ? -1 : move_descriptor(restore, (int)fd);
+}
+
+int defer_content(struct restore *restore, struct list *targets) {
+  const struct image *image = &restore->image;
+  struct deferral deferral = {.restore = restore};
+  struct list remaining, pieces, chunks;
+  deferral.needed = arena_allocate(&restore->arena, restore->content.index.count + 1);
+  list_init(&deferral.by_address, &restore->arena, sizeof(struct target));
+  list_init(&remaining, &restore->arena, sizeof(struct target));
+  list_init(&pieces, &restore->arena, sizeof(struct warp_load_piece));
+  list_init(&chunks, &restore->arena, sizeof(struct warp_load_chunk));
+  for (size_t i = 0; i < targets->count; i++) *(struct target *)list_add(&deferral.by_address) = *list_at(targets, struct target, i);
+  list_sort(&deferral.by_address, less_address);
+  need_what_the_kernel_touches(&deferral);
+  /* A chunk that is loaded for one target is loaded for all. */
+  for (size_t i = 0; i < targets->count; i++) {
+    const struct target *target = list_at(targets, struct target, i);
+    const struct warp_vma_record *vma = image_vma_at(image, target->address);
+    if (vma == NULL || !may_be_deferred(image, vma)) need_content(&deferral, target->offset, target->size);
+  }
+  for (size_t i = 0; i < targets->count; i++) {
+    const struct target *target = list_at(targets, struct target, i);
+    const struct warp_vma_record *vma = image_vma_at(image, target->address);
+    split(&deferral, target, vma == NULL ? 0 : (uint32_t)kernel_protection(vma->protection), &remaining, &pieces);
+  }
+  log_debug("%lu targets, %lu pieces can wait", targets->count, pieces.count);
+  if (pieces.count == 0) return 0;
+  list_chunks(&deferral, &pieces, &chunks);
+  struct warp_loading *loading = arena_allocate(&restore->arena, sizeof *loading);
+  *loading = (struct warp_loading){
+      .faults = restore->options.load_faults,
+      .concurrency = restore->options.load_concurrency,
+      .image_fd = restore->image_fd,
+      .memory_fd = move_descriptor(restore, (int)open_file("/proc/self/mem", O_RDWR | O_CLOEXEC, 0)),
+      .trace_fd = open_trace(restore),
+      .error_fd = restore->standard[2],
+      .chunk_count = (uint32_t)chunks.count,
+      .piece_count = (uint32_t)pieces.count,
+      .records = restore->content.index.records,
+      .record_count = restore->content.index.count,
+      .chunks = chunks.items,
+      .pieces = pieces.items,
+      .begin_ns = restore->stats.begin_ns,
+  };
+  format(loading->path, sizeof loading->path, "%s", image->path);
+  restore->loading = loading;
+  for (size_t i = 0; i < pieces.count; i++) restore->stats.deferred_bytes += list_at(&pieces, struct warp_load_piece, i)->size;
+  *targets = remaining;
+  return 0;
+}
