@@ -72,6 +72,14 @@ const lazyOclif = {
   },
 };
 
+/** The AWS SDK is a file of its own for scripts, too. */
+const separateSdk = {
+  name: 'separate-sdk',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/sdk\.js$/ }, () => ({ path: './sdk.cjs', external: true }));
+  },
+};
+
 const common = {
   absWorkingDir: root,
   outdir: 'dist',
@@ -104,11 +112,12 @@ const { outputFiles } = await build({
   write: false,
   define: { ...common.define, 'import.meta.url': '__url' },
   banner: { js: `${lazyRequire}\nconst __url = require('node:url').pathToFileURL(__filename).href;` },
-  external: [...common.external, '@aws-sdk/client-s3', 'ink', 'react'],
+  external: [...common.external, 'ink', 'react'],
   // Scripts with cached code cannot import: packages that are loaded late are required.
   supported: { 'dynamic-import': false },
-  plugins: [lazyOclif],
+  plugins: [lazyOclif, separateSdk],
 });
+await build({ ...common, entryPoints: ['src/store/sdk.ts'], outExtension: { '.js': '.cjs' }, format: 'cjs' });
 // Text of ASCII characters only is read without being decoded; esbuild leaves others in regular expressions.
 const ascii = outputFiles[0].text.replaceAll(/[^\0-\x7f]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
 writeFileSync(join(root, 'dist/quick.cjs'), ascii);

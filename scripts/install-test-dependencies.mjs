@@ -26,6 +26,10 @@ const needs = [
   { command: 'fish', package: 'fish', why: 'shell completion' },
   { command: 'groff', package: 'groff', why: 'judging the manual pages' },
   { file: '/usr/lib/x86_64-linux-gnu/liblz4.so.1', package: 'liblz4-1', why: 'judging LZ4 blocks' },
+  { command: 'ceph-mon', package: 'ceph-mon', why: 'a real object store (with the next three: 60 MB)' },
+  { command: 'ceph-osd', package: 'ceph-osd', why: 'a real object store' },
+  { command: 'radosgw', package: 'radosgw', why: 'a real object store' },
+  { command: 'ceph', package: 'ceph-common', why: 'a real object store' },
   { file: '/usr/lib/x86_64-linux-gnu/libjemalloc.so.2', package: 'libjemalloc2', why: 'programs that allocate through jemalloc' },
 ];
 

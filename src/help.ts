@@ -53,9 +53,10 @@ export class WarpHelp extends Help {
     }
     sections.push(
       [
-        'An IMAGE is a directory that holds core.img, or an ELF core file of warp-tool,',
-        'the kernel or gcore. The exit status is 0 for success, 1 for the honest negative',
-        'answer (differences, faults, nothing found), 2 for an error.',
+        'An IMAGE is a directory that holds core.img, an ELF core file of warp-tool, the',
+        'kernel or gcore, or an s3:// or gs:// URL. The exit status is 0 for success,',
+        '1 for the honest negative answer (differences, faults, nothing found), 2 for an',
+        'error.',
         '',
         `\`${bin} COMMAND --help\` tells more, \`${bin} man COMMAND\` as a manual page.`,
       ].join('\n'),

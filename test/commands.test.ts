@@ -157,7 +157,7 @@ describe('errors', () => {
     [['show', '--json'], /missing argument IMAGE/],
     [['show', '/no/such/image'], /^warp-tool: cannot open \/no\/such\/image: no such file or directory; check the path$/],
     [['show', '/'], /holds no core\.img/],
-    [['show', 's3://bucket/key'], /s3:\/\/bucket\/key: images in object storage/],
+    [['show', 'ftp://host/key'], /ftp:\/\/host\/key: ftp:\/\/ is not known; give a directory, a core file, or an s3:\/\/ or gs:\/\/ URL/],
     [['show', '/bin/sh'], /\/bin\/sh: at offset 0x10: this ELF file is of type dyn/],
     [['show', '--no-such-flag', 'x'], /show has no flag --no-such-flag/],
     [['maps', 'x', '--sort', 'colour'], /expected --sort=colour to be one of/],

@@ -1,11 +1,14 @@
 import { Args, Command, Flags, type Config } from '@oclif/core';
 import type { ChalkInstance } from 'chalk';
 import { withImage, type Image } from '../elf/image.js';
+import { registerStores } from '../store/register.js';
 import { printable } from '../terminal/format.js';
 import { styleFor } from '../terminal/style.js';
 
 type Constructor = new (argv: string[], config: Config) => WarpCommand;
 export type CommandClass = Command.Class & Constructor & Pick<typeof WarpCommand, 'needsEverything' | 'start'>;
+
+registerStores();
 
 /** What all commands share: flags, colours, output. Errors are thrown as Failure and become one line in main.ts. */
 export abstract class WarpCommand extends Command {
@@ -81,7 +84,7 @@ export abstract class DocumentCommand extends WarpCommand {
 
 export const imageArgument = Args.string({
   name: 'image',
-  description: 'Directory that holds core.img, or a core file (of warp-tool, the kernel or gcore).',
+  description: 'Directory with core.img, a core file (of warp-tool, the kernel or gcore), or an s3:// or gs:// URL.',
   required: true,
   ignoreStdin: true,
 });

@@ -53,7 +53,7 @@ export default class Checkpoint extends DocumentCommand {
   async run(): Promise<CheckpointResult> {
     const { args, flags } = await this.parse(Checkpoint);
     refuseUnsupported(flags);
-    refuseUrl(flags.to);
+    refuseUrl(flags.to, 'use a local directory, then `warp-tool push`');
     if (!/^[1-9][0-9]*$/.test(args.pid))
       throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
     if (flags.timeout !== undefined && !(Number(flags.timeout) > 0))

@@ -21,7 +21,7 @@ export default class Decode extends DocumentCommand {
     const { args, flags } = await this.parse(Decode);
     const document = await withImage(args.image, (image) => {
       for (const warning of image.warnings) this.warnUser(`${printable(args.image)}: ${warning}`);
-      return decodeMetadata(image, resolve(image.source.name));
+      return decodeMetadata(image, image.source.path ? resolve(image.source.path) : image.source.name);
     });
     const text = JSON.stringify(document, null, 1);
     if (flags.output === undefined) {

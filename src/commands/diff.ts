@@ -2,6 +2,7 @@ import { Args, Flags } from '@oclif/core';
 import { AddressSpace } from '../elf/address-space.js';
 import { compareItems, type Change, type Items } from '../elf/changes.js';
 import { argumentsOf, environmentOf } from '../elf/environment.js';
+import { timestamp, uuid } from '../elf/identity.js';
 import { withImage, type Image } from '../elf/image.js';
 import { diffMemory, type MemoryDifference } from '../elf/memory-diff.js';
 import type { NoteName } from '../elf/schema.js';
@@ -16,7 +17,6 @@ import { areaOf } from './areas.js';
 import { DocumentCommand, imageArgument } from './base.js';
 import { collectFds } from './fds.js';
 import { collectMaps } from './maps.js';
-import { timestamp, uuid } from './show.js';
 import { collectSignals } from './signals.js';
 import { collectThreads } from './threads.js';
 

@@ -32,8 +32,8 @@ export function refuseUnsupported(flags: Record<string, unknown>): void {
   }
 }
 
-/** A local directory or file, where the contract also allows an object's URL. */
-export function refuseUrl(place: string): void {
+/** A local directory or file, where the contract also allows an object's URL; `mend` is what to do instead. */
+export function refuseUrl(place: string, mend: string): void {
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(place);
-  if (scheme) throw new Failure(`${place}: object storage (${scheme[1]}://) is not supported by this version; use a local directory`);
+  if (scheme) throw new Failure(`${place}: object storage (${scheme[1]}://) is not supported by this version; ${mend}`);
 }

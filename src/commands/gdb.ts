@@ -2,10 +2,11 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { withImage } from '../elf/image.js';
 import { gdbScript } from '../elf/gdb-script.js';
+import { withImage, type Image } from '../elf/image.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
+import { withLocalFile } from './local-file.js';
 
 export default class Gdb extends WarpCommand {
   static override summary = 'Open GDB on an image, with the right files and thread names.';
@@ -18,12 +19,19 @@ export default class Gdb extends WarpCommand {
     const passed = end < 0 ? [] : this.argv.slice(end + 1);
     if (end >= 0) this.argv = this.argv.slice(0, end);
     const { args } = await this.parse(Gdb);
-    const script = await withImage(args.image, gdbScript);
+    await withImage(args.image, (image) =>
+      withLocalFile(image, async (local) => {
+        process.exitCode = await this.open(local, passed);
+      }),
+    );
+  }
+
+  private async open(image: Image, passed: string[]): Promise<number> {
     const directory = await mkdtemp(join(tmpdir(), 'warp-tool-gdb-'));
     try {
       const path = join(directory, 'image.gdb');
-      await writeFile(path, script);
-      process.exitCode = await runGdb(['-q', '-x', path, ...passed]);
+      await writeFile(path, await gdbScript(image));
+      return await runGdb(['-q', '-x', path, ...passed]);
     } finally {
       await rm(directory, { recursive: true, force: true });
     }

@@ -12,11 +12,14 @@ import Fds from './fds.js';
 import Gdb from './gdb.js';
 import GdbScript from './gdb-script.js';
 import Help from './help.js';
+import List from './list.js';
 import Man from './man.js';
 import Maps from './maps.js';
 import Mem from './mem.js';
 import Notes from './notes.js';
 import Ps from './ps.js';
+import Pull from './pull.js';
+import Push from './push.js';
 import Redact from './redact.js';
 import Restore from './restore.js';
 import Run from './run.js';
@@ -50,6 +53,9 @@ export const COMMANDS: Record<string, CommandClass> = {
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,
+  push: Push,
+  pull: Pull,
+  list: List,
   schema: Schema,
   completion: Completion,
   man: Man,

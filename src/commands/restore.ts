@@ -51,7 +51,7 @@ export default class Restore extends WarpCommand {
   async run(): Promise<void> {
     const { args, flags } = await this.parse(Restore);
     refuseUnsupported(flags);
-    refuseUrl(args.image);
+    refuseUrl(args.image, 'get the image with `warp-tool pull` first');
     const argv = ['warp-restore', args.image];
     if (flags.concurrent !== undefined) argv.push(flags.concurrent ? '--concurrent' : '--no-concurrent');
     for (const name of ['load-concurrency', 'load-faults', 'load-trace'] as const)

@@ -28,7 +28,7 @@ export default class Run extends WarpCommand {
     const { flags } = await this.parse(Run);
     refuseUnsupported(flags);
     if (command.length === 0) throw new Failure('no program given; write it behind --, as in `warp-tool run -- node server.js`');
-    if (flags.image !== undefined) refuseUrl(flags.image);
+    if (flags.image !== undefined) refuseUrl(flags.image, 'use a local directory');
     const path = findProgram(command[0]!);
     await checkPreloadable(path);
     const environment = engineEnvironment(process.env, {

@@ -1,5 +1,6 @@
 import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { argumentsOf } from '../elf/environment.js';
+import { timestamp, uuid } from '../elf/identity.js';
 import type { Image } from '../elf/image.js';
 import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
 import { Modules } from '../elf/modules.js';
@@ -174,18 +175,6 @@ function counted<T extends string | null>(values: readonly T[]): { name: T; coun
   const counts = new Map<T, number>();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
   return [...counts].map(([name, amount]) => ({ name, count: amount })).toSorted((a, b) => b.count - a.count);
-}
-
-/** RFC 3339 in UTC with nanoseconds. */
-export function timestamp(nanoseconds: bigint): string {
-  const seconds = nanoseconds / 1_000_000_000n;
-  const fraction = (nanoseconds % 1_000_000_000n).toString().padStart(9, '0');
-  return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`;
-}
-
-export function uuid(bytesOfId: Buffer): string {
-  const text = bytesOfId.toString('hex');
-  return [text.slice(0, 8), text.slice(8, 12), text.slice(12, 16), text.slice(16, 20), text.slice(20)].join('-');
 }
 
 async function collectShow(image: Image): Promise<Document> {

@@ -16,6 +16,7 @@ import { columns, type Column } from '../terminal/columns.js';
 import { hex } from '../hex.js';
 import { printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
+import { withLocalFile } from './local-file.js';
 import { frameOf, frameText } from './locations.js';
 
 type Document = Static<typeof threads>;
@@ -58,7 +59,7 @@ export default class Threads extends ImageCommand {
       flags.json ?? false,
       async (image) => {
         const document = await collectThreads(image, flags.registers ?? false);
-        const stacks = flags.stack ? await stacksOf(image) : null;
+        const stacks = flags.stack ? await withLocalFile(image, (local) => stacksOf(local)) : null;
         if (stacks) addStacks(document, stacks);
         await addJava(image, document, stacks);
         const problems = [...(document.stacks?.problem ? [document.stacks.problem] : []), ...(document.java?.problems ?? [])];

@@ -1,4 +1,5 @@
 import { basename, resolve } from 'node:path';
+import { Failure } from '../failure.js';
 import type { Image } from './image.js';
 import { buildIdAt, buildIdOfFile, Modules } from './modules.js';
 import { PT_WARP_CHUNKED } from './segments.js';
@@ -25,6 +26,8 @@ function libraryPattern(path: string): string {
  * from files that are not the ones the process had: a wrong symbol is worse than none.
  */
 export async function gdbScript(image: Image): Promise<string> {
+  const local = image.source.path;
+  if (local === undefined) throw new Failure(`${image.source.name}: GDB opens local files only; get it with \`warp-tool pull\` first`);
   const modules = new Modules(image);
   const executable = image.executable() ?? (await unlistedExecutable(image));
   const lines = [`# GDB commands for ${image.source.name}; use: gdb -x THIS-FILE`, 'set sysroot /'];
@@ -50,7 +53,7 @@ export async function gdbScript(image: Image): Promise<string> {
 
   const program = executable === null ? undefined : files.get(executable);
   const state = program ? await modules.state(program) : 'unknown';
-  const core = `core-file ${argument(resolve(image.source.name))}`;
+  const core = `core-file ${argument(resolve(local))}`;
   if (executable !== null && (state === 'same' || state === 'unknown')) {
     const file = `file ${argument(executable)}`;
     if (state === 'same' && image.kernelNote('prpsinfo')?.name !== basename(executable).slice(0, 15)) {

@@ -19,7 +19,11 @@ export async function outputPath(argument: string, ours: boolean): Promise<strin
 
 /** A file that is there in full or not at all, readable by its owner only: images hold secrets. */
 export class ImageWriter {
-  private constructor(private readonly handle: FileHandle) {}
+  private constructor(
+    private readonly handle: FileHandle,
+    /** The file that is being written, under the name that it has until it is complete. */
+    readonly path: string,
+  ) {}
 
   /** Gives a writer to `work` and puts the file in its place when that has succeeded. */
   static async write(path: string, work: (writer: ImageWriter) => Promise<void>): Promise<void> {
@@ -27,11 +31,12 @@ export class ImageWriter {
     let writer: ImageWriter | undefined;
     try {
       await mkdir(dirname(path), { recursive: true });
-      writer = new ImageWriter(await open(temporary, 'wx', 0o600));
+      writer = new ImageWriter(await open(temporary, 'wx', 0o600), temporary);
       await work(writer);
       await writer.handle.sync();
       await writer.handle.close();
       await rename(temporary, path);
+      await syncDirectory(dirname(path));
     } catch (error) {
       await writer?.handle.close().catch(() => {});
       await rm(temporary, { force: true });
@@ -47,6 +52,17 @@ export class ImageWriter {
     }
   }
 
+  /** Like write, but blocks of zeros are left out: holes, where the file is as long as it will be and nothing was there before. */
+  async writeSparse(offset: bigint, piece: Buffer): Promise<void> {
+    for (let from = 0; from < piece.length;) {
+      let to = from;
+      while (to < piece.length && !isZero(piece, to)) to = Math.min(piece.length, to + BLOCK);
+      if (to > from) await this.write(offset + BigInt(from), piece.subarray(from, to));
+      from = to;
+      while (from < piece.length && isZero(piece, from)) from = Math.min(piece.length, from + BLOCK);
+    }
+  }
+
   async truncate(size: bigint): Promise<void> {
     await this.handle.truncate(Number(size));
   }
@@ -57,17 +73,17 @@ export class ImageWriter {
     for (let at = start; at < end;) {
       const piece = buffer.subarray(0, Number(end - at < BigInt(WINDOW) ? end - at : BigInt(WINDOW)));
       await source.readInto(at, piece);
-      for (let from = 0; from < piece.length;) {
-        let to = from;
-        while (to < piece.length && !isZero(piece, to)) to = Math.min(piece.length, to + BLOCK);
-        if (to > from) await this.write(at + moved + BigInt(from), piece.subarray(from, to));
-        from = to;
-        while (from < piece.length && isZero(piece, from)) from = Math.min(piece.length, from + BLOCK);
-      }
+      await this.writeSparse(at + moved, piece);
       at += BigInt(piece.length);
       progress(Number(at - start));
     }
   }
+}
+
+/** Makes a rename durable. */
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  await handle.sync().finally(() => handle.close());
 }
 
 function isZero(piece: Buffer, at: number): boolean {

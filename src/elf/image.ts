@@ -21,7 +21,7 @@ import {
   type RecordOf,
 } from './schema.js';
 import { EM_X86_64, ET_CORE, readHeader, readSegments, type ElfHeader, type Segment } from './segments.js';
-import { FileSource, resolveImage, type ByteSource } from './source.js';
+import { openSource, type ByteSource } from './source.js';
 import { decodeRecord, Table } from './table.js';
 import { buildVmas, findVma, type Vma } from './vmas.js';
 
@@ -74,7 +74,7 @@ export class Image {
 
   /** Opens the image that an IMAGE argument of the command line means. */
   static async open(argument: string): Promise<Image> {
-    return Image.from(await FileSource.open(await resolveImage(argument)));
+    return Image.from(await openSource(argument));
   }
 
   static async from(source: ByteSource): Promise<Image> {

@@ -18,6 +18,8 @@ export interface ByteSource {
   readonly name: string;
   /** Bytes. */
   readonly size: bigint;
+  /** The local file that has these bytes, where there is one. */
+  readonly path?: string;
   /** Exactly `length` bytes at `offset`; an ImageError when the source ends before. */
   read(offset: bigint, length: number): Promise<Buffer>;
   /** Like read, into memory that the caller uses again and again: fresh pages for each piece would cost more than reading. */
@@ -48,8 +50,18 @@ export class FileSource implements ByteSource {
     return new FileSource(path, status.size, fd);
   }
 
+  get path(): string {
+    return this.name;
+  }
+
+  /** Changes when the file's content does: size and time of the last write. */
+  version(): string {
+    const { size, mtimeNs } = fstatSync(this.fd, { bigint: true });
+    return `${size} ${mtimeNs}`;
+  }
+
   async read(offset: bigint, length: number): Promise<Buffer> {
-    this.checkRange(offset, length);
+    checkRange(this, offset, length);
     const buffer = Buffer.allocUnsafe(length);
     await this.readInto(offset, buffer);
     return buffer;
@@ -57,7 +69,7 @@ export class FileSource implements ByteSource {
 
   async readInto(offset: bigint, buffer: Buffer): Promise<void> {
     const { length } = buffer;
-    this.checkRange(offset, length);
+    checkRange(this, offset, length);
     let done = 0;
     while (done < length) {
       const { bytesRead } = await pread(this.fd, buffer, done, length - done, offset + BigInt(done));
@@ -71,17 +83,6 @@ export class FileSource implements ByteSource {
       }
       done += bytesRead;
     }
-  }
-
-  // Before the buffer is made: a damaged file asks for lengths that no memory has.
-  private checkRange(offset: bigint, length: number): void {
-    if (offset >= 0n && offset + BigInt(length) <= this.size) return;
-    throw new ImageError(
-      this.name,
-      offset,
-      `${length} bytes are needed, but the file ends at ${this.size}`,
-      'the file is truncated or damaged: copy it again or take a new checkpoint',
-    );
   }
 
   async close(): Promise<void> {
@@ -101,14 +102,7 @@ export class BufferSource implements ByteSource {
   }
 
   async read(offset: bigint, length: number): Promise<Buffer> {
-    if (offset < 0n || offset + BigInt(length) > this.size) {
-      throw new ImageError(
-        this.name,
-        offset,
-        `${length} bytes are needed, but the file ends at ${this.size}`,
-        'the file is truncated or damaged',
-      );
-    }
+    checkRange(this, offset, length);
     return this.content.subarray(Number(offset), Number(offset) + length);
   }
 
@@ -119,14 +113,41 @@ export class BufferSource implements ByteSource {
   async close(): Promise<void> {}
 }
 
-/** The core file that an IMAGE argument means: the file itself, or `core.img` in a directory (the CRaC convention). */
+/** For sources, before they make a buffer: a damaged file asks for lengths that no memory has. */
+export function checkRange({ name, size }: ByteSource, offset: bigint, length: number): void {
+  if (offset >= 0n && offset + BigInt(length) <= size) return;
+  throw new ImageError(
+    name,
+    offset,
+    `${length} bytes are needed, but the file ends at ${size}`,
+    'the file is truncated or damaged: copy it again or take a new checkpoint',
+  );
+}
+
+const openers = new Map<string, (url: string) => Promise<ByteSource>>();
+
+/** Lets IMAGE arguments be URLs of a scheme (`s3`). The model reads local files only; what else there is comes from outside. */
+export function registerScheme(scheme: string, opener: (url: string) => Promise<ByteSource>): void {
+  openers.set(scheme, opener);
+}
+
+/** The scheme of a URL in lower case; null for a path. */
+export function schemeOf(argument: string): string | null {
+  return /^([a-z][a-z0-9+.-]*):\/\//i.exec(argument)?.[1]!.toLowerCase() ?? null;
+}
+
+/** Opens what an IMAGE argument means. */
+export async function openSource(argument: string): Promise<ByteSource> {
+  const scheme = schemeOf(argument);
+  if (scheme === null) return FileSource.open(await resolveImage(argument));
+  const opener = openers.get(scheme);
+  if (!opener) throw new Failure(`${argument}: ${scheme}:// is not known; give a directory, a core file, or an s3:// or gs:// URL`);
+  return opener(argument);
+}
+
+/** The core file that an IMAGE argument means: the file itself, or `core.img` in a directory (the CRaC convention). URLs stay as they are. */
 export async function resolveImage(argument: string): Promise<string> {
-  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(argument);
-  if (scheme) {
-    throw new Failure(
-      `${argument}: images in object storage (${scheme[1]}://) cannot be read by this version; copy the image to a local file first`,
-    );
-  }
+  if (schemeOf(argument) !== null) return argument;
   let isDirectory: boolean;
   try {
     isDirectory = statSync(argument).isDirectory();

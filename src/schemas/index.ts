@@ -477,6 +477,50 @@ export const doctor = object({
 
 export const checkpoint = object({ image, bytes: byteCount(), generation: integer() });
 
+const imageFacts = {
+  program: nullable(string('name of the executable')),
+  format: nullable(string('version of the image format; this and the rest is null for a core file of another writer')),
+  id: nullable(string('UUID')),
+  generation: nullable(integer()),
+  captured_at: nullable(string('RFC 3339, UTC, nanoseconds')),
+  compression: nullable(string('none, or codecs joined by +')),
+  encrypted: nullable(boolean()),
+  metadata_size: nullable(integer('bytes at the start of the image that hold everything but memory')),
+};
+
+export const push = object({
+  url: string('where the image is now'),
+  size: byteCount(),
+  parts: integer('requests that carried content'),
+  sha256: string('of the whole image'),
+  etag: string(),
+  version: nullable(string('id of the version, in a bucket that has versions')),
+  ...imageFacts,
+});
+
+export const pull = object({
+  image,
+  url: string(),
+  size: byteCount(),
+  etag: string(),
+  sha256: string('of the whole image'),
+  verified: oneOf('sha256', 'checksums', 'size'),
+});
+
+export const list = object({
+  url: string(),
+  objects: array(
+    object({
+      key: string(),
+      url: string(),
+      size: byteCount(),
+      modified: nullable(string('RFC 3339')),
+      image: nullable(object(imageFacts)),
+      problem: nullable(string('why the object could not be looked at')),
+    }),
+  ),
+});
+
 /** Of every command with --json. */
 export const schemas: Record<string, Schema<unknown>> = {
   show,
@@ -496,4 +540,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   engines,
   doctor,
   checkpoint,
+  push,
+  pull,
+  list,
 };

@@ -9,7 +9,8 @@ export class Progress {
   private drawn = false;
 
   constructor(
-    private readonly label: string,
+    /** What is being done. */
+    public label: string,
     private readonly stream: NodeJS.WriteStream = process.stderr,
   ) {}
 

@@ -16,9 +16,12 @@ export function makeDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'warp-tool-test-'));
   chmodSync(directory, 0o755);
   if (isRoot) chownSync(directory, nobody, nobody);
-  process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
+  directories.push(directory);
   return directory;
 }
+
+const directories: string[] = [];
+process.once('exit', () => directories.forEach((directory) => rmSync(directory, { recursive: true, force: true })));
 
 function userCanRead(path: string): boolean {
   return spawnSync('/usr/bin/test', ['-r', path], user).status === 0;
