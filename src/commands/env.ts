@@ -1,3 +1,4 @@
+import type { Image } from '../elf/image.js';
 import { environmentOf } from '../elf/environment.js';
 import { env } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
@@ -16,15 +17,19 @@ export default class Env extends ImageCommand {
     return this.inspect(
       args.image,
       flags.json ?? false,
-      async (image) => ({
-        image: image.source.name,
-        warnings: image.warnings,
-        environment: (await environmentOf(image)).map((entry) => {
-          const equals = entry.indexOf('=');
-          return equals < 0 ? { name: entry, value: '' } : { name: entry.slice(0, equals), value: entry.slice(equals + 1) };
-        }),
-      }),
+      collectEnvironment,
       (document) => document.environment.map(({ name, value }) => `${this.style.cyan(printable(name))}=${printable(value)}`),
     );
   }
+}
+
+export async function collectEnvironment(image: Image): Promise<Document> {
+  return {
+    image: image.source.name,
+    warnings: image.warnings,
+    environment: (await environmentOf(image)).map((entry) => {
+      const equals = entry.indexOf('=');
+      return equals < 0 ? { name: entry, value: '' } : { name: entry.slice(0, equals), value: entry.slice(equals + 1) };
+    }),
+  };
 }

@@ -38,14 +38,14 @@ export default class Fds extends ImageCommand {
   }
 }
 
-function flagsText(row: Row): string {
+export function flagsText(row: Row): string {
   return (
     [...(row.close_on_exec ? ['cloexec'] : []), ...row.status_flags.map((flag) => flag.replace(/^O_/, '').toLowerCase())].join(' ') || '-'
   );
 }
 
 /** What a person wants to know of a descriptor, in one line. */
-function describe(row: Row): string {
+export function describe(row: Row): string {
   const { detail } = row;
   const parts: string[] = [];
   const unread = (): void => {

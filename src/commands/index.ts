@@ -21,6 +21,7 @@ import Ps from './ps.js';
 import Pull from './pull.js';
 import Push from './push.js';
 import Redact from './redact.js';
+import Report from './report.js';
 import Restore from './restore.js';
 import Run from './run.js';
 import Schema from './schema.js';
@@ -50,6 +51,7 @@ export const COMMANDS: Record<string, CommandClass> = {
   decode: Decode,
   encode: Encode,
   redact: Redact,
+  report: Report,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

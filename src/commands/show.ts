@@ -156,11 +156,11 @@ function flagText(flags: readonly string[]): string {
   return shown.length > 0 ? `, ${shown.join(', ')}` : '';
 }
 
-function quoted(argument: string): string {
+export function quoted(argument: string): string {
   return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${printable(argument).replaceAll("'", "'\\''")}'`;
 }
 
-function shorten(text: string, length: number): string {
+export function shorten(text: string, length: number): string {
   return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
 }
 
@@ -177,7 +177,7 @@ function counted<T extends string | null>(values: readonly T[]): { name: T; coun
   return [...counts].map(([name, amount]) => ({ name, count: amount })).toSorted((a, b) => b.count - a.count);
 }
 
-async function collectShow(image: Image): Promise<Document> {
+export async function collectShow(image: Image): Promise<Document> {
   const record = image.single('image');
   const process = image.single('process');
   const information = image.kernelNote('prpsinfo');

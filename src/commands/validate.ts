@@ -58,14 +58,7 @@ export default class Validate extends DocumentCommand {
       progress.end();
     }
     const document: Document = {
-      image: path,
-      valid: findings.length === 0,
-      checked: { ...checked, content: byteCountOf(checked.content) },
-      findings: findings.map((finding) => ({
-        ...finding,
-        offset: finding.offset === null ? null : hex(finding.offset),
-        address: finding.address === null ? null : hex(finding.address),
-      })),
+      ...validationDocument(path, checked, findings),
       host: flags.host ? { restorable: !obstacles.some(({ effect }) => effect === 'fails'), obstacles } : null,
     };
     if (!document.valid || document.host?.restorable === false) process.exitCode = 1;
@@ -96,6 +89,20 @@ export default class Validate extends DocumentCommand {
     }
     yield `on this host: ${host.restorable ? style.green('can be restored') : style.red('cannot be restored')}`;
   }
+}
+
+export function validationDocument(path: string, checked: Checked, findings: readonly Finding[]): Document {
+  return {
+    image: path,
+    valid: findings.length === 0,
+    checked: { ...checked, content: byteCountOf(checked.content) },
+    findings: findings.map((finding) => ({
+      ...finding,
+      offset: finding.offset === null ? null : hex(finding.offset),
+      address: finding.address === null ? null : hex(finding.address),
+    })),
+    host: null,
+  };
 }
 
 function faultyImage(faults: number): Obstacle {

@@ -100,7 +100,7 @@ function addPage(area: AreaDifference, address: bigint): void {
 }
 
 /** Walks the runs of one image and gives their bytes; the image's file is read ahead in large windows. */
-class RunReader {
+export class RunReader {
   run: Run | null = null;
   /** How far the walk is. */
   at = 0n;

@@ -1,0 +1,485 @@
+import { areaId, areaTitle, categoryNames, memoryMap, threadNames } from './memory-map.js';
+import { describe as describeDescriptor, flagsText } from '../commands/fds.js';
+import { frameText } from '../commands/locations.js';
+import { quoted } from '../commands/show.js';
+import { count } from '../terminal/format.js';
+import { html, type Content, type Html } from './html.js';
+import type { Report } from './page.js';
+import { share, size } from './units.js';
+
+/** A part of the page. */
+export interface Section {
+  id: string;
+  title: string;
+  body: Html;
+}
+
+type Area = Report['composition']['areas'][number];
+
+/** Rows of a table at most: the page has to stay small enough for a telephone. */
+const MOST_ROWS = 600;
+
+interface Column<Row> {
+  title: string;
+  cell: (row: Row) => Content;
+  /** A number to sort by. */
+  value?: (row: Row) => number;
+  /** A number that names rather than counts stays left. */
+  names?: boolean;
+  /** Left out where there is little room. */
+  minor?: boolean;
+  /** Heads its row. */
+  heads?: boolean;
+  class?: string;
+}
+
+interface TableOptions<Row> {
+  caption: string;
+  id?: (row: Row) => string;
+  /** In the footer, under the columns. */
+  total?: Content[];
+  sortable?: boolean;
+}
+
+function table<Row>(
+  rows: readonly Row[],
+  columns: readonly Column<Row>[],
+  { caption, id, total, sortable = true }: TableOptions<Row>,
+): Html {
+  const classes = (column: Column<Row>): Html => {
+    const names = [column.value && !column.names && 'number', column.minor && 'minor', column.class].filter(Boolean).join(' ');
+    return names === '' ? html`` : html` class="${names}"`;
+  };
+  const cell = (row: Row, column: Column<Row>): Html => {
+    const value = sortable && column.value ? html` data-value="${column.value(row)}"` : html``;
+    const content = column.cell(row);
+    return column.heads
+      ? html`<th scope="row" ${classes(column)}${value}>${content}</th>`
+      : html`<td${classes(column)}${value}>${content}</td>`;
+  };
+  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0"><table${sortable && html` class="sortable"`}>
+<caption>${caption}</caption>
+<thead><tr>${columns.map((column) => html`<th scope="col" ${classes(column)}>${column.title}</th>`)}</tr></thead>
+<tbody>
+${rows.map((row) => html`<tr${id && html` id="${id(row)}"`}>${columns.map((column) => cell(row, column))}</tr>\n`)}</tbody>
+${
+  total &&
+  html`<tfoot>
+    <tr>
+      ${total.map((content, index) => html`${index === 0 ? html`<th scope="row" ${classes(columns[index]!)}>${content}</th>` : html`<td${classes(columns[index]!)}>${content}</td>`}`)}
+    </tr>
+  </tfoot>`
+}</table></div>`;
+}
+
+/** What was left out of a table. */
+function rest(all: number, shown: number, noun: string, command: string): Html | null {
+  return all > shown ? html`<p class="note">${all - shown} more ${noun}: <code>warp-tool ${command}</code> lists all.</p>` : null;
+}
+
+function bar(part: number, whole: number, classes: string): Html {
+  const width = whole > 0 ? Math.round((part / whole) * 1000) / 10 : 0;
+  return html`<svg class="bar" width="100%" height="6" aria-hidden="true">
+    <rect class="track" width="100%" height="6" rx="3" />
+    <rect class="${classes}" width="${width}%" height="6" rx="3" />
+  </svg>`;
+}
+
+const swatch = (category: string): Html =>
+  html`<svg class="key" width="12" height="12" aria-hidden="true"><rect class="c-${category} s" width="12" height="12" rx="2" /></svg>`;
+const bytesOf = (value: number | string | null): Content =>
+  value === null ? '?' : Number(value) === 0 ? html`<span class="none">–</span>` : size(value);
+const description = (entries: readonly (readonly [string, Content])[]): Html =>
+  html`<dl class="facts">
+    ${entries
+      .filter(([, content]) => content !== null && content !== '')
+      .map(
+        ([name, content]) =>
+          html`<div>
+            <dt>${name}</dt>
+            <dd>${content}</dd>
+          </div>`,
+      )}
+  </dl>`;
+
+export function header(report: Report): Html {
+  const { show } = report;
+  const { process, host } = show;
+  const kind = show.format === null ? 'ELF core file of another writer' : `warp-tool image, format ${show.format}`;
+  const captured =
+    show.captured_at === null
+      ? null
+      : html`<time datetime="${show.captured_at}">${show.captured_at.slice(0, 19).replace('T', ' ')} UTC</time>`;
+  const fate = show.captured_at === null ? '' : show.flags.includes('left-running') ? ', the process went on' : '';
+  const number = (value: Content, label: string): Html => html`<li><b>${value}</b> <span>${label}</span></li>`;
+  return html`<header>
+    <p class="eyebrow">${kind}</p>
+    <h1>${process.name ?? 'Process'}${process.pid !== null && html` <span>pid ${process.pid}</span>`}</h1>
+    ${process.command && html`<p class="command"><code>${process.command.map((one) => quoted(one)).join(' ')}</code></p>`}
+    ${show.signal && html`<p class="died">Died of ${show.signal.name}${show.signal.address !== null && ` at ${show.signal.address}`}, thread ${show.signal.thread}</p>`}
+    <ul class="numbers">
+      ${number(size(show.size), 'image file')}${number(size(show.memory.stored), 'of memory stored')}${show.memory.resident !== null && number(size(show.memory.resident), 'was resident')}${number(size(show.memory.mapped), 'mapped')}${number(show.threads.count, show.threads.count === 1 ? 'thread' : 'threads')}${show.descriptors && number(show.descriptors.count, 'descriptors')}
+    </ul>
+    ${description([
+      ['Captured', captured && html`${captured}${fate}`],
+      ['Host', host && `${host.hostname}, Linux ${host.kernel_release}`],
+      ['Processor', host?.cpu_model ?? null],
+      ['Executable', process.executable && html`<code>${process.executable}</code>`],
+      ['Directory', process.cwd && html`<code>${process.cwd}</code>`],
+      ['Identity', process.uid === null ? null : `uid ${process.uid}, gid ${process.gid}`],
+      ['Engine', show.engine],
+      [
+        'Image',
+        show.id &&
+          html`<code>${show.id}</code>, generation
+            ${show.generation}${show.flags.filter((flag) => flag !== 'left-running').map((flag) => `, ${flag}`)}`,
+      ],
+      ['Parent', show.parent_id && html`<code>${show.parent_id}</code> ${show.parent_location}`],
+      ['File', html`<code>${report.image}</code>`],
+    ])}
+  </header>`;
+}
+
+export function findings({ validate, warnings, advice, show }: Report): Section {
+  const { checked } = validate;
+  const scope = `${count(checked.segments, 'segment')}, ${count(checked.notes, 'note')}, ${count(checked.records, 'record')}, ${count(checked.chunks, 'chunk')} (${size(checked.content)} hashed)`;
+  const shown = validate.findings.slice(0, 100);
+  const verdict = validate.valid
+    ? html`<p class="verdict good">
+        <b>Valid.</b>
+        ${show.format === null ? 'What a core file has to fulfil was checked' : 'Structure, notes and the hash of every chunk were checked'}:
+        ${scope}.
+      </p>`
+    : html`<p class="verdict bad"><b>${count(validate.findings.length, 'fault')}.</b> Checked: ${scope}.</p>
+        ${table(
+          shown,
+          [
+            { title: 'Check', cell: (row) => row.check, heads: true },
+            {
+              title: 'Place',
+              cell: (row) => [row.offset && `offset ${row.offset} `, row.address && `address ${row.address}`],
+              class: 'mono',
+            },
+            { title: 'Problem', cell: (row) => row.problem },
+            { title: 'What to do', cell: (row) => row.mend },
+          ],
+          { caption: 'Faults of the image', sortable: false },
+        )}${rest(validate.findings.length, shown.length, 'faults', 'validate')}`;
+  return {
+    id: 'findings',
+    title: 'Findings',
+    body: html`${verdict}
+    ${
+      warnings.length > 0 &&
+      html`<ul class="warnings">
+        ${warnings.map((warning) => html`<li>${warning}</li>`)}
+      </ul>`
+    }
+    ${
+      advice.length > 0 &&
+      html`<h3>Why it is this large, and what to do</h3>
+        <ul class="advice">
+          ${advice.map(
+            (one) =>
+              html`<li>
+                <p class="amount"><b>${size(one.bytes)}</b>${one.saves && html` <span>could be saved</span>`}</p>
+                <div>
+                  <p>${one.observation}</p>
+                  <p class="mend">${coded(one.mend)}</p>
+                </div>
+              </li>`,
+          )}
+        </ul>`
+    }`,
+  };
+}
+
+/** Text with code between backticks. */
+function coded(text: string): Content {
+  return text.split('`').map((part, index) => (index % 2 === 1 ? html`<code>${part}</code>` : part));
+}
+
+export function composition(report: Report): Section {
+  const { categories, total, duplicates_from: from } = report.composition;
+  const stored = Number(total.stored);
+  const rows = categories.toSorted((a, b) => Number(b.stored) - Number(a.stored) || Number(b.mapped) - Number(a.mapped));
+  let x = 0;
+  const segments = rows
+    .filter((row) => Number(row.stored) > 0)
+    .map((row) => {
+      const width = (Number(row.stored) / stored) * 100;
+      const segment = html`<rect class="c-${row.category} s" x="${x.toFixed(2)}%" width="${width.toFixed(2)}%" height="26"
+        ><title>${categoryNames[row.category]}: ${size(row.stored)}, ${share(Number(row.stored), stored)}</title></rect
+      >`;
+      const label = width > 14 ? html`<text x="${(x + width / 2).toFixed(2)}%" y="17.5">${share(Number(row.stored), stored)}</text>` : null;
+      x += width;
+      return { segment, label };
+    });
+  const summary = rows
+    .filter((row) => Number(row.stored) > 0)
+    .map((row) => `${categoryNames[row.category]} ${share(Number(row.stored), stored)}`)
+    .join(', ');
+  const sum = (key: 'read' | 'sampled' | 'lz4'): number => categories.reduce((all, row) => all + Number(row[key]), 0);
+  const zeros = Number(total.stored_zero);
+  const duplicates = Number(total.stored_duplicate);
+  const [read, sampled, lz4] = [sum('read'), sum('sampled'), sum('lz4')];
+  const known = (key: 'from_file' | 'absent' | 'resident' | 'stored_zero' | 'stored_duplicate' | 'zero'): boolean =>
+    categories.some((row) => row.category !== 'kernel' && row[key] !== null && Number(row[key]) > 0);
+  type Row = (typeof rows)[number];
+  const amount = (title: string, key: Parameters<typeof known>[0], minor = true): Column<Row>[] =>
+    known(key) ? [{ title, cell: (row) => bytesOf(row[key]), value: (row) => Number(row[key] ?? 0), minor }] : [];
+  const columns: Column<Row>[] = [
+    {
+      title: 'Memory',
+      cell: (row) => html`<span class="keyed">${swatch(row.category)}<span>${categoryNames[row.category]}</span></span>`,
+      heads: true,
+    },
+    { title: 'Areas', cell: (row) => row.areas, value: (row) => row.areas, minor: true },
+    { title: 'Stored', cell: (row) => bytesOf(row.stored), value: (row) => Number(row.stored) },
+    {
+      title: 'Share',
+      cell: (row) => (Number(row.stored) === 0 ? bytesOf(0) : share(Number(row.stored), stored)),
+      value: (row) => Number(row.stored),
+    },
+    { title: 'With LZ4', cell: (row) => bytesOf(row.lz4), value: (row) => Number(row.lz4), minor: false },
+    ...amount('Zeros', 'stored_zero'),
+    ...amount('Copies', 'stored_duplicate'),
+    ...amount('Resident', 'resident'),
+    ...amount('Not stored', 'zero'),
+    ...amount('In files', 'from_file'),
+    ...amount('Absent', 'absent'),
+    { title: 'Mapped', cell: (row) => bytesOf(row.mapped), value: (row) => Number(row.mapped), minor: true },
+  ];
+  const totals: Record<string, Content> = {
+    Memory: 'All',
+    Areas: total.areas,
+    Stored: size(total.stored),
+    Share: '100 %',
+    'With LZ4': size(lz4),
+    Zeros: bytesOf(total.stored_zero),
+    Copies: bytesOf(total.stored_duplicate),
+    Resident: bytesOf(total.resident),
+    'Not stored': bytesOf(total.zero),
+    'In files': bytesOf(total.from_file),
+    Absent: bytesOf(total.absent),
+    Mapped: size(total.mapped),
+  };
+  const how = sampled < read ? `LZ4 was tried on ${size(sampled)} of ${size(read)}, spread evenly.` : 'LZ4 was tried on all of it.';
+  const estimate = from > 1 ? ` Copies are an estimate from one page in ${from}.` : '';
+  return {
+    id: 'composition',
+    title: 'Composition',
+    body: html`${
+        stored > 0 &&
+        html`<svg class="whole" width="100%" height="26" role="img" aria-label="Stored content by purpose: ${summary}">
+            ${segments.map(({ segment }) => segment)}${segments.map(({ label }) => label)}
+          </svg>
+          <ul class="meters">
+            <li><b>${share(zeros, stored)}</b> <span>pages of zeros, ${size(zeros)}</span>${bar(zeros, stored, 'meter')}</li>
+            <li>
+              <b>${share(duplicates, stored)}</b> <span>copies of other pages, ${size(duplicates)}</span>${bar(duplicates, stored, 'meter')}
+            </li>
+            <li>
+              <b>${share(lz4, Math.max(lz4, stored))}</b>
+              <span>would be left with LZ4, ${size(lz4)}</span>${bar(lz4, Math.max(lz4, stored), 'meter')}
+            </li>
+          </ul>`
+      }
+      ${table(rows, columns, { caption: 'Memory by purpose', total: columns.map(({ title }) => totals[title]), sortable: false })}
+      <p class="note">
+        ${stored > 0 && `${how}${estimate} `}Zeros and copies count among the stored pages. Not stored: known to be zeros, because it was
+        never touched or was found empty.${Number(total.unread) > 0 && ` ${size(total.unread)} of the stored content could not be read.`}
+      </p>`,
+  };
+}
+
+/** The areas that have a row in the table of all areas: those that hold most, by ascending address. */
+export function listedAreas(report: Report): Area[] {
+  const { areas } = report.composition;
+  if (areas.length <= MOST_ROWS) return areas;
+  const weight = (area: Area): number => Number(area.stored) * 4 + Number(area.resident ?? 0) + Number(area.mapped) / (1 << 20);
+  const kept = new Set(areas.toSorted((a, b) => weight(b) - weight(a)).slice(0, MOST_ROWS));
+  return areas.filter((area) => kept.has(area));
+}
+
+export function map(report: Report): Section {
+  return { id: 'map', title: 'Memory map', body: memoryMap(report, new Set(listedAreas(report))) };
+}
+
+export function mappings(report: Report): Section {
+  const { areas, total } = report.composition;
+  const largest = areas.toSorted((a, b) => Number(b.stored) - Number(a.stored) || Number(b.mapped) - Number(a.mapped)).slice(0, 12);
+  const most = Number(largest[0]?.stored ?? 0);
+  const listed = listedAreas(report);
+  const threads = threadNames(report);
+  const what: Column<Area> = {
+    title: 'What',
+    cell: (area) => html`<span class="keyed">${swatch(area.category)}<span>${areaTitle(area, threads)}</span></span>`,
+    heads: true,
+    class: 'path',
+  };
+  const range: Column<Area> = {
+    title: 'Address',
+    cell: (area) => `${area.start.slice(2).padStart(12, '0')}–${area.end.slice(2).padStart(12, '0')}`,
+    class: 'mono',
+    minor: true,
+  };
+  const protection: Column<Area> = { title: 'Protection', cell: (area) => area.protection, class: 'mono', minor: true };
+  const amount = (title: string, key: 'mapped' | 'stored' | 'resident' | 'stored_duplicate' | 'from_file', minor = true): Column<Area>[] =>
+    areas.some((area) => area[key] !== null && Number(area[key]) > 0)
+      ? [{ title, cell: (area) => bytesOf(area[key]), value: (area) => Number(area[key] ?? 0), minor }]
+      : [];
+  return {
+    id: 'mappings',
+    title: 'Largest mappings',
+    body: html`${table(
+        largest,
+        [
+          what,
+          range,
+          protection,
+          ...amount('Stored', 'stored', false),
+          { title: '', cell: (area) => bar(Number(area.stored), most, `c-${area.category} s`), class: 'bars', minor: true },
+          { title: 'Share', cell: (area) => share(Number(area.stored), Number(total.stored)), value: (area) => Number(area.stored) },
+          ...amount('Mapped', 'mapped'),
+        ],
+        { caption: 'The areas that hold most', sortable: false },
+      )}
+      <details>
+        <summary>All ${count(areas.length, 'area')}</summary>
+        ${table(
+          listed,
+          [
+            range,
+            what,
+            { title: 'Kind', cell: (area) => categoryNames[area.category], minor: true },
+            protection,
+            ...amount('Mapped', 'mapped'),
+            ...amount('Resident', 'resident'),
+            ...amount('Stored', 'stored', false),
+            ...amount('Copies', 'stored_duplicate'),
+            ...amount('In file', 'from_file'),
+          ],
+          { caption: 'Memory areas by address', id: areaId },
+        )}${rest(areas.length, listed.length, 'areas', 'maps')}
+      </details>`,
+  };
+}
+
+export function threads({ threads: document, show }: Report): Section | null {
+  if (!document || document.threads.length === 0) return null;
+  const shown = document.threads.slice(0, MOST_ROWS);
+  type Row = (typeof shown)[number];
+  const calls = show.threads.system_calls.slice(0, 12);
+  const has = (key: 'name' | 'state' | 'system_call'): boolean => document.threads.some((row) => row[key] !== null);
+  const columns: Column<Row>[] = [
+    { title: 'Thread', cell: (row) => row.tid, value: (row) => row.tid, names: true, class: 'mono', heads: !has('name') },
+    ...(has('name') ? [{ title: 'Name', cell: (row: Row) => row.name, heads: true }] : []),
+    ...(has('state') ? [{ title: 'State', cell: (row: Row) => row.state, minor: true }] : []),
+    ...(has('system_call')
+      ? [{ title: 'System call', cell: (row: Row) => row.system_call ?? html`<span class="none">–</span>`, class: 'mono' }]
+      : []),
+    {
+      title: 'Place in the code',
+      cell: (row) => [frameText(row.location), row.signal && html` <b class="died">${row.signal}</b>`],
+      class: 'mono',
+      minor: true,
+    },
+  ];
+  return {
+    id: 'threads',
+    title: 'Threads',
+    body: html`${calls.length > 0 && html`<p>${calls.map(({ name, count: amount }, index) => html`${index > 0 && ', '}${amount} in ${name === null ? 'user code' : html`<code>${name}</code>`}`)}.</p>`}
+    ${table(shown, columns, { caption: count(document.threads.length, 'thread') })}${rest(document.threads.length, shown.length, 'threads', 'threads')}`,
+  };
+}
+
+export function descriptors({ fds, show }: Report): Section | null {
+  if (!fds) {
+    return show.format === null
+      ? { id: 'descriptors', title: 'Descriptors', body: html`<p>Core files of other writers do not hold file descriptors.</p>` }
+      : null;
+  }
+  const shown = fds.descriptors.slice(0, MOST_ROWS);
+  type Row = (typeof shown)[number];
+  const columns: Column<Row>[] = [
+    { title: 'Descriptor', cell: (row) => row.fd, value: (row) => row.fd, names: true, class: 'mono', heads: true },
+    { title: 'Kind', cell: (row) => row.kind },
+    { title: 'Access', cell: (row) => row.access, minor: true },
+    {
+      title: 'Offset',
+      cell: (row) => row.offset ?? html`<span class="none">–</span>`,
+      value: (row) => Number(row.offset ?? -1),
+      minor: true,
+    },
+    { title: 'Flags', cell: (row) => flagsText(row).replace(/^-$/, '–'), minor: true },
+    { title: 'What', cell: (row) => describeDescriptor(row), class: 'path' },
+  ];
+  return {
+    id: 'descriptors',
+    title: 'Descriptors',
+    body: html`${table(shown, columns, { caption: count(fds.descriptors.length, 'descriptor') })}${rest(fds.descriptors.length, shown.length, 'descriptors', 'fds')}`,
+  };
+}
+
+export function environment({ env }: Report): Section {
+  const rows = env?.environment;
+  const columns: Column<NonNullable<typeof rows>[number]>[] = [
+    { title: 'Name', cell: (row) => row.name, class: 'mono', heads: true },
+    { title: 'Value', cell: (row) => row.value, class: 'mono path' },
+  ];
+  return {
+    id: 'environment',
+    title: 'Environment',
+    body: rows
+      ? table(rows, columns, { caption: count(rows.length, 'variable') })
+      : html`<p>Left out, because it often holds passwords and keys: <code>warp-tool report --with-environment</code> includes it.</p>`,
+  };
+}
+
+export function needs({ show, fds }: Report): Section {
+  const { needs: demands, files, process } = show;
+  const listening = (fds?.descriptors ?? []).flatMap(({ detail }) => (detail.state === 'listening' && detail.local ? [detail.local] : []));
+  const opened = [
+    ...new Set((fds?.descriptors ?? []).filter(({ kind }) => ['file', 'directory', 'fifo'].includes(kind)).map(({ path }) => path)),
+  ];
+  const list = (items: readonly string[]): Content =>
+    items.slice(0, 20).map((item, index) => html`${index > 0 && ', '}<code>${item}</code>`);
+  const shown = files.slice(0, 200);
+  return {
+    id: 'host',
+    title: demands ? 'What it needs of a host' : 'Mapped files',
+    body: html`${
+      demands &&
+      description([
+        ['Processor', `${demands.machine} with ${demands.xstate_features.join(', ')} (${size(demands.xstate_size)} of register state)`],
+        ['Pages', size(demands.page_size)],
+        ['User', process.uid === null ? null : `uid ${process.uid}, gid ${process.gid}`],
+        ['Directory', process.cwd && html`<code>${process.cwd}</code>`],
+        ['Free addresses', listening.length > 0 ? list(listening) : null],
+        ['Open files', opened.length > 0 ? html`${list(opened)}${opened.length > 20 && ` and ${opened.length - 20} more`}` : null],
+      ])
+    }
+    ${
+      shown.length > 0 &&
+      table(
+        shown,
+        [
+          { title: 'File', cell: (row) => [row.path, row.deleted && html` <b>deleted</b>`], class: 'path', heads: true },
+          ...(files.some((row) => row.size !== null)
+            ? [
+                {
+                  title: 'Size',
+                  cell: (row: (typeof shown)[number]) => bytesOf(row.size),
+                  value: (row: (typeof shown)[number]) => Number(row.size ?? 0),
+                },
+              ]
+            : []),
+          { title: 'Build-id', cell: (row) => row.build_id ?? html`<span class="none">–</span>`, class: 'mono', minor: true },
+        ],
+        { caption: demands ? `${count(files.length, 'mapped file')} that must be there unchanged` : count(files.length, 'mapped file') },
+      )
+    }${rest(files.length, shown.length, 'files', 'maps')}
+    ${demands && html`<p class="note"><code>warp-tool validate --host</code> tells whether a host has all of this.</p>`}`,
+  };
+}
