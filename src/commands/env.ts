@@ -14,11 +14,8 @@ export default class Env extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Env);
-    return this.inspect(
-      args.image,
-      flags.json ?? false,
-      collectEnvironment,
-      (document) => document.environment.map(({ name, value }) => `${this.style.cyan(printable(name))}=${printable(value)}`),
+    return this.inspect(args.image, flags.json ?? false, collectEnvironment, (document) =>
+      document.environment.map(({ name, value }) => `${this.style.cyan(printable(name))}=${printable(value)}`),
     );
   }
 }

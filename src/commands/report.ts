@@ -2,6 +2,7 @@ import { Flags } from '@oclif/core';
 import { AddressSpace } from '../elf/address-space.js';
 import { withImage, type Image } from '../elf/image.js';
 import { ImageWriter } from '../elf/image-writer.js';
+import { protectionText } from '../elf/vmas.js';
 import { findingOf, validateImage, type Checked, type Finding } from '../elf/validate.js';
 import { codec } from '../engine/codec.js';
 import { Failure, ImageError } from '../failure.js';
@@ -9,9 +10,7 @@ import { hex } from '../hex.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import type { report } from '../schemas/index.js';
 import { bytes, printable } from '../terminal/format.js';
-import { Output } from '../terminal/output.js';
 import { Progress } from '../terminal/progress.js';
-import { protectionText } from '../elf/vmas.js';
 import { DocumentCommand, imageArgument } from './base.js';
 import { collectEnvironment } from './env.js';
 import { collectFds } from './fds.js';
@@ -23,39 +22,35 @@ import { validationDocument } from './validate.js';
 type Document = Static<typeof report>;
 
 export default class Report extends DocumentCommand {
-  static override summary = 'Make a page about an image: memory map to scale, what the bytes are, threads, descriptors, faults and advice.';
+  static override summary = 'Make a page about an image: memory map, composition, findings.';
   static override description = [
     'One HTML file that loads nothing: it can be sent, opened on a telephone and printed. All stored memory is read, to find zeros and copies and to',
     'estimate what LZ4 would save. The page is readable by its owner only, as images are.',
   ].join(' ');
   static override examples = [
     '<%= config.bin %> report /tmp/image -o image.html',
-    '<%= config.bin %> report core.1234 -o - > core.html',
+    '<%= config.bin %> report core.1234 --with-environment > core.html',
     '<%= config.bin %> report /tmp/image --json',
   ];
   static override args = { image: imageArgument };
   static override flags = {
-    output: Flags.string({ char: 'o', description: 'The page; - for stdout.', helpValue: 'FILE.html' }),
+    output: Flags.string({ char: 'o', description: 'File for the page; - for stdout.', helpValue: 'FILE', default: '-' }),
     'with-environment': Flags.boolean({ description: 'Include the environment, which often holds secrets.' }),
   };
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Report);
     const { output, json = false } = flags;
-    if (output === undefined && !json) throw new Failure('no output is given; use `-o FILE.html`, `-o -` for stdout, or --json');
-    if (output === '-' && json) throw new Failure('the page and the document cannot both go to stdout; give -o another file');
-    const document = await withImage(args.image, (image) => collectReport(image, flags['with-environment'] ?? false));
-    if (output !== undefined) {
+    const document = await withImage(args.image, (image) => {
+      if (output === '-' && !json && process.stdout.isTTY) throw new Failure('a page is not for a terminal; name a file for it with -o');
+      return collectReport(image, flags['with-environment'] ?? false);
+    });
+    if (output !== '-' || !json) {
       const { renderReport } = await import('../report/page.js');
-      const page = Buffer.from(renderReport(document, this.config.version));
-      if (output === '-') {
-        const stdout = new Output();
-        await stdout.line(page.toString().trimEnd());
-        await stdout.flush();
-        return document;
-      }
-      await ImageWriter.write(output, (writer) => writer.write(0n, page));
-      if (!json) this.print([`${printable(output)}  ${bytes(page.length)}`]);
+      const page = renderReport(document, this.config.version);
+      if (output === '-') this.print([page.trimEnd()]);
+      else await ImageWriter.write(output, (writer) => writer.write(0n, Buffer.from(page)));
+      if (output !== '-' && !json) this.print([`${printable(output)}  ${bytes(Buffer.byteLength(page))}`]);
     }
     if (json) this.present(document, json, () => []);
     return document;

@@ -209,7 +209,7 @@ export class Census {
 
   private seen(page: Uint8Array): boolean {
     this.scratch[0] = this.hash(page);
-    const low = this.halves[0]! | 1; // 0 marks a free slot
+    const low = (this.halves[0]! | 1) >>> 0; // 0 marks a free slot
     const high = this.halves[1]!;
     if (high % this.divisor !== 0) return false;
     if (this.insert(low, high)) return true;

@@ -27,6 +27,9 @@ export class ImageWriter {
 
   /** Gives a writer to `work` and puts the file in its place when that has succeeded. */
   static async write(path: string, work: (writer: ImageWriter) => Promise<void>): Promise<void> {
+    const existing = await stat(path).catch(() => null);
+    // A device or a pipe must not be replaced by a file of its name.
+    if (existing && !existing.isFile()) throw new Failure(`cannot write ${path}: it is there and no regular file; choose another place`);
     const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
     let writer: ImageWriter | undefined;
     try {
@@ -39,7 +42,7 @@ export class ImageWriter {
       await syncDirectory(dirname(path));
     } catch (error) {
       await writer?.handle.close().catch(() => {});
-      await rm(temporary, { force: true });
+      await rm(temporary, { force: true }).catch(() => {});
       if (error instanceof Failure || !(error as NodeJS.ErrnoException).code) throw error;
       throw new Failure(`cannot write ${path}: ${systemErrorReason(error)}`, { cause: error });
     }

@@ -27,7 +27,14 @@ function render(content: Content): string {
   return content.map((one) => render(one)).join('');
 }
 
-/** A template of markup: whatever is put in is escaped unless it is markup itself. Attributes must be quoted. */
+const compacted = new WeakMap<TemplateStringsArray, readonly string[]>();
+
+/** A template of markup: whatever is put in is escaped unless it is markup itself. Attributes must be quoted. Indentation is left out. */
 export function html(markup: TemplateStringsArray, ...contents: Content[]): Html {
-  return new Html(markup.reduce((text, part, index) => `${text}${render(contents[index - 1])}${part}`));
+  let parts = compacted.get(markup);
+  if (!parts) {
+    parts = markup.map((part) => part.replaceAll(/\n\s+/g, '\n'));
+    compacted.set(markup, parts);
+  }
+  return new Html(parts.reduce((text, part, index) => `${text}${render(contents[index - 1])}${part}`));
 }

@@ -49,9 +49,7 @@ export function renderReport(report: Report, version: string): string {
         <meta name="generator" content="warp-tool ${version}" />
         <title>${title}</title>
         <link rel="icon" href="data:," />
-        <style>
-          ${new Html(STYLE)}
-        </style>
+        ${new Html(`<style>${STYLE}</style>`)}
       </head>
       <body>
         <a class="skip" href="#main">Skip to the content</a>
@@ -76,10 +74,8 @@ export function renderReport(report: Report, version: string): string {
             <code>warp-tool redact</code> makes an image whose report can be published.
           </p>
         </footer>
-        <script>
-          ${new Html(SCRIPT)};
-        </script>
+        ${new Html(`<script>${SCRIPT}</script>`)}
       </body>
     </html> `;
-  return page.text;
+  return `${page.text.trim()}\n`;
 }

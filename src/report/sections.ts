@@ -311,10 +311,10 @@ export function mappings(report: Report): Section {
   const largest = areas.toSorted((a, b) => Number(b.stored) - Number(a.stored) || Number(b.mapped) - Number(a.mapped)).slice(0, 12);
   const most = Number(largest[0]?.stored ?? 0);
   const listed = listedAreas(report);
-  const threads = threadNames(report);
+  const names = threadNames(report);
   const what: Column<Area> = {
     title: 'What',
-    cell: (area) => html`<span class="keyed">${swatch(area.category)}<span>${areaTitle(area, threads)}</span></span>`,
+    cell: (area) => html`<span class="keyed">${swatch(area.category)}<span>${areaTitle(area, names)}</span></span>`,
     heads: true,
     class: 'path',
   };
