@@ -5,6 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { capture } from './parts/capture.mjs';
+import { compression } from './parts/compression.mjs';
 import { cost } from './parts/cost.mjs';
 import { phases } from './parts/phases.mjs';
 import { restore } from './parts/restore.mjs';
@@ -19,6 +20,7 @@ const parts = {
   size: ['Restore of a small and a large image', size],
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
   startup: ['Start of a command on a small image, beside Node.js alone', startup],
+  compression: ['LZ4 capture and restore, beside lz4 and memcpy over the same bytes', compression],
   cost: ['Cost of the engine in a running program', cost],
 };
 

@@ -70,20 +70,21 @@ function copyIn(path, name) {
   executables[name] = copy;
 }
 
-/** Builds the engine and the programs. `executables.java` is left out where there is no JDK. */
+/** Builds the engine and the programs. `executables.java` is left out where there is no JDK, `executables.lz4` where it is not installed. */
 export function build() {
   run(process.execPath, [join(root, 'scripts/build-native.mjs')], { stdio: ['ignore', 'inherit', 'inherit'] });
   mkdirSync(join(scratch, 'bin'), { mode: 0o755 });
   for (const name of ['libwarp.so', 'warp-checkpoint', 'warp-restore']) copyIn(join(root, 'native/build', name), name);
   const compiler = process.env.CC ?? 'cc';
-  for (const name of ['launch', 'memory', 'plain_write', 'calls', 'starts']) {
+  for (const name of ['launch', 'memory', 'plain_write', 'calls', 'starts', 'fresh_copy']) {
     executables[name] = join(scratch, 'bin', name);
-    run(compiler, ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-o', executables[name], join(programs, `${name}.c`)]);
+    run(compiler, ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-pthread', '-o', executables[name], join(programs, `${name}.c`)]);
   }
   copyIn(join(programs, 'server.mjs'), 'server.mjs');
   const node = realpathSync(process.execPath);
   if (spawnSync('/usr/bin/test', ['-x', node], user).status === 0) executables.node = node;
   else copyIn(node, 'node');
+  executables.lz4 = command('lz4');
   const [java, javac] = [command('java'), command('javac')];
   if (java && javac) {
     executables.java = realpathSync(java);

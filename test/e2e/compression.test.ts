@@ -25,7 +25,7 @@ describe('each program, compressed', () => {
     const stoppedAfter = lastTick(target.stdout);
     await (await restoreProgram(running)).kill();
     await (await restoreProgram(image, stoppedAfter)).kill();
-    await (await restoreProgram(image, stoppedAfter, ['--no-direct-map', '--verify'])).kill();
+    await (await restoreProgram(image, stoppedAfter, ['--no-concurrent', '--verify'])).kill();
   });
 });
 
@@ -34,7 +34,7 @@ describe('generations', () => {
     let { target } = await startProgram(program, variant);
     for (const args of [compressed, [], [...compressed, '--compression-level', '9'], compressed]) {
       const image = await checkpointAndEnd(target, args);
-      target = await restoreProgram(image, lastTick(target.stdout));
+      target = await restoreProgram(image, lastTick(target.stdout), ['--no-concurrent']);
     }
   });
 });
@@ -99,7 +99,7 @@ describe('memory of every kind', () => {
         damaged[at] = damaged[at]! ^ 0x10;
         const directory = makeDirectory();
         writeFileSync(join(directory, 'core.img'), damaged, { mode: 0o644 });
-        const refused = restore(directory);
+        const refused = restore(directory, ['--no-concurrent']);
         expect(await refused.ended).toEqual({ code: 2, signal: null });
         expect(refused.stdout).toBe('');
         expect(refused.stderr).toMatch(

@@ -29,6 +29,11 @@ async function startLarge(mebibytes: number): Promise<Program> {
   return target;
 }
 
+const kinds = [
+  { kind: 'plain', args: [] },
+  { kind: 'compressed', args: ['--compression', 'lz4'] },
+];
+
 describe('a checkpoint that fails', () => {
   it('into a directory that cannot be written', async () => {
     const { target } = await startProgram('threads_registers', variant);
@@ -54,17 +59,17 @@ describe('a checkpoint that fails', () => {
     await expectUnharmed(target);
   });
 
-  it('on a full disk', async ({ skip }) => {
+  it.for(kinds)('on a full disk, $kind', async ({ args }, { skip }) => {
     const tmpfs = mountTmpfs(4 << 20);
     if (!tmpfs) return skip('mounting a tmpfs is not allowed here');
     try {
       const target = await startLarge(64);
-      const result = await runCheckpoint(target.pid, tmpfs.directory);
+      const result = await runCheckpoint(target.pid, tmpfs.directory, args);
       expect(result.code).toBe(2);
       expectOneLine(result.stderr, /space/i);
       expect(readdirSync(tmpfs.directory)).toEqual([]);
       const inside = join(tmpfs.directory, 'new');
-      expect((await runCheckpoint(target.pid, inside)).code).toBe(2);
+      expect((await runCheckpoint(target.pid, inside, args)).code).toBe(2);
       expect(readdirSync(tmpfs.directory).flatMap((name) => readdirSync(join(tmpfs.directory, name)))).toEqual([]);
       await expectUnharmed(target);
     } finally {
@@ -72,7 +77,7 @@ describe('a checkpoint that fails', () => {
     }
   });
 
-  it('at the limit of file sizes, of the program and of the client', async () => {
+  it.for(kinds)('at the limit of file sizes, of the program and of the client, $kind', async ({ args }) => {
     const scratch = makeDirectory();
     const limited = start('/usr/bin/prlimit', ['--fsize=1048576:unlimited', executable('memory_large', variant), scratch]);
     await limited.output(/^tick 2$/m);
@@ -83,6 +88,7 @@ describe('a checkpoint that fails', () => {
       String(limited.pid),
       '--to',
       directory,
+      ...args,
     ]);
     expect(await client.ended).toEqual({ code: 2, signal: null });
     expectOneLine(client.stderr, /large|limit|size/i);

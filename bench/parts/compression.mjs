@@ -1,0 +1,173 @@
+/**
+ * Compressed capture and restore beside `lz4 -1` and `lz4 -d` over the same bytes with as many threads, and a restore that reads a plain image
+ * beside copying as much memory into fresh pages.
+ */
+import { closeSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { executables, helper, lacks, MiB } from '../support/host.mjs';
+import { checkpoint, firstAnswer, measuredPrograms, newPath, restore, start } from '../support/program.mjs';
+import { alternate, median, milliseconds, ratio, showRatio, table, throughput, verdict } from '../support/report.mjs';
+
+const aim = 0.8;
+const threads = availableParallelism();
+
+/** The content of a plain image, in one file for each thread; resolves to their paths. */
+function split(image) {
+  const file = openSync(join(image, 'core.img'), 'r');
+  const buffer = Buffer.alloc(MiB);
+  readSync(file, buffer, 0, 192, 0);
+  const size = statSync(join(image, 'core.img')).size;
+  let at = Number(buffer.readBigUInt64LE(64 + 16));
+  const share = Math.ceil((size - at) / threads / MiB) * MiB;
+  const paths = [];
+  for (let end = at + share; at < size; end += share) {
+    const path = newPath('content');
+    const part = openSync(path, 'w', 0o644);
+    for (let n; at < Math.min(end, size); at += n) {
+      n = readSync(file, buffer, 0, Math.min(MiB, end - at, size - at), at);
+      writeSync(part, buffer, 0, n);
+    }
+    closeSync(part);
+    paths.push(path);
+  }
+  closeSync(file);
+  return paths;
+}
+
+/** Runs one lz4 per part, all at once; from the first start to the last end. */
+async function lz4(bytes, parts, args) {
+  const all = parts.map((part) => start([executables.lz4, '-q', '-f', ...args(part)]));
+  const statuses = await Promise.all(all.map((program) => program.ended));
+  const ended = process.hrtime.bigint();
+  const failed = statuses.findIndex((status) => status !== 'status 0');
+  if (failed >= 0) throw new Error(`lz4 ended with ${statuses[failed]}: ${all[failed].stderr}`);
+  const first = all.reduce((least, program) => (program.executed < least ? program.executed : least), all[0].executed);
+  return { bytes, wall: Number(ended - first), cpu: all.reduce((sum, program) => sum + program.cpu, 0) };
+}
+
+async function measure(measured) {
+  const program = start(measured.command, { engine: true });
+  const state = await measured.warmUp(program);
+  const plain = await checkpoint(program, ['--leave-running']);
+  const parts = split(plain.image);
+  const bytes = plain.statistics.content_bytes;
+  const writer = start([executables.plain_write, newPath('plain')]);
+  /** Leaves the same ground before everything that writes files. */
+  const prepare = async () => {
+    writer.child.stdin.write(`prepare ${bytes}\n`);
+    await writer.line(/prepared\n/);
+  };
+  let image;
+  let stored;
+  const captured = async (args) => {
+    await prepare();
+    const { image: made, statistics } = await checkpoint(program, ['--leave-running', ...args]);
+    const { total_us: total, sync_us: sync, paused_us: paused } = statistics;
+    return { made, statistics, bytes: statistics.content_bytes, wall: (total - sync) * 1000, stopped: paused * 1000 };
+  };
+  const capture = await alternate({
+    ours: async () => {
+      if (image) rmSync(image, { recursive: true });
+      const measurement = await captured(['--compression', 'lz4']);
+      image = measurement.made;
+      stored = measurement.statistics.stored_bytes;
+      return measurement;
+    },
+    plain: async () => {
+      const measurement = await captured([]);
+      rmSync(measurement.made, { recursive: true });
+      return measurement;
+    },
+    lz4: async () => {
+      await prepare();
+      return lz4(bytes, parts, (part) => ['-1', part, `${part}.lz4`]);
+    },
+  });
+  const packed = parts.reduce((sum, part) => sum + statSync(`${part}.lz4`).size, 0);
+  await program.kill();
+  await writer.kill();
+
+  const restored = async (from, args, known) => {
+    const one = restore(from, args);
+    const { cpu } = await firstAnswer(measured, one, known);
+    const { total_us: total, eager_bytes: memory, object_bytes: objects } = one.statistics();
+    return { bytes: memory + objects, wall: total * 1000, cpu };
+  };
+  const memory = (part) => join('/dev/shm', part.split('/').at(-1));
+  let load;
+  try {
+    load = await alternate({
+      ours: () => restored(image, ['--no-concurrent'], state),
+      lz4: () => lz4(bytes, parts, (part) => ['-d', `${part}.lz4`, memory(part)]),
+      discard: () => lz4(bytes, parts, (part) => ['-d', `${part}.lz4`, '/dev/null']),
+      eager: () => restored(plain.image, ['--no-direct-map'], state),
+      copy: async () => {
+        const [, wall, cpu] = /wall (\d+) cpu (\d+)/.exec(await helper('fresh_copy', [bytes, threads])).map(Number);
+        return { bytes, wall, cpu };
+      },
+    });
+  } finally {
+    for (const part of parts) for (const path of [part, `${part}.lz4`, memory(part)]) rmSync(path, { force: true });
+    for (const path of [plain.image, image]) rmSync(path, { recursive: true });
+  }
+  return { program: measured.name, bytes, stored, packed, capture, load };
+}
+
+function show(measured, { bytes, stored, packed, capture, load }) {
+  const speeds = (runs) => runs.map((run) => run.bytes / run.wall);
+  const row = (title, runs, peer) => [
+    title,
+    throughput(median(speeds(runs))),
+    runs[0].cpu ? milliseconds(median(runs.map((run) => run.cpu))) : '',
+    peer ? showRatio(ratio(speeds(runs), speeds(peer))) : '',
+  ];
+  const share = (size) => `${(bytes / size).toFixed(2)} times smaller`;
+  console.log(`  ${measured.title}: ${(bytes / MiB).toFixed(0)} MiB; image ${share(stored)}, lz4 -1 ${share(packed)}; ${threads} threads`);
+  table(
+    ['', 'content', 'CPU time', 'ratio'],
+    [
+      row('lz4 -1, file to file', capture.lz4),
+      row('capture, LZ4, left running', capture.ours, capture.lz4),
+      row('capture, plain, left running', capture.plain),
+      row('lz4 -d, into memory (/dev/shm)', load.lz4),
+      row('lz4 -d, to /dev/null', load.discard),
+      row('restore from LZ4, all of it', load.ours, load.lz4),
+      row('memcpy into fresh pages', load.copy),
+      row('restore from a plain image, eager', load.eager, load.copy),
+    ],
+  );
+  const stopped = (runs) => runs.map((run) => run.stopped);
+  const [ours, plain] = [stopped(capture.ours), stopped(capture.plain)];
+  console.log(
+    `  program stopped for ${milliseconds(median(ours))}, without compression ${milliseconds(median(plain))}: ${showRatio(ratio(ours, plain))}`,
+  );
+  for (const [title, runs, peer] of [
+    ['compressed capture of', capture.ours, capture.lz4],
+    ['LZ4 restore of', load.ours, load.lz4],
+    ['eager plain restore of', load.eager, load.copy],
+  ]) {
+    const value = ratio(speeds(runs), speeds(peer)).median;
+    verdict(`${title} ${measured.title} at ${aim} of ${peer === load.copy ? 'memcpy' : 'lz4'} or better`, value.toFixed(2), value >= aim);
+  }
+  console.log();
+}
+
+export async function compression(options) {
+  if (!executables.lz4) {
+    console.log('  skipped: lz4 is not installed; on Debian: apt-get install lz4');
+    return { skipped: 'no lz4' };
+  }
+  const results = [];
+  for (const measured of await measuredPrograms(options)) {
+    const lack = lacks(3 * measured.bytes);
+    if (lack) {
+      console.log(`  ${measured.title}: skipped: ${lack}`);
+      continue;
+    }
+    const result = await measure(measured);
+    show(measured, result);
+    results.push(result);
+  }
+  return results;
+}
