@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { executable, firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
 import { makeDirectory, projectFile, user } from './support/host.js';
+import { withImage } from '../../src/elf/image.js';
 import { rehash } from './support/rehash.js';
 import { checkpoint, checkpointAndEnd, killAll, restore, run, start } from './support/program.js';
 
@@ -72,6 +73,7 @@ describe('warp.h', () => {
     const ended = await first.ended;
     expect(first.stdout).toMatch(/^generation 0\nrefused -1: .*\/proc\/no\/such\/place.*\nresult 0 generation 0 kept 42 error ''\n$/);
     expect(ended.signal).toBe('SIGKILL');
+    expect(await withImage(image, (opened) => [...opened.table('chunks')].some((chunk) => chunk.flags === 1))).toBe(true);
     for (let i = 0; i < 3; i++) {
       const restored = restore(image);
       expect((await restored.ended).code).toBe(9);

@@ -54,7 +54,7 @@ describe.skipIf(!java || !javac)('JVM (where a JDK is installed; on Debian: apt-
     let { target, ports, digest } = await startService(collector);
     for (let generation = 0; generation < 3; generation++) {
       const image = await checkpointAndEnd(target, ['--compression', 'lz4']);
-      target = await restoreProgram(image, lastTick(target.stdout));
+      target = await restoreProgram(image, lastTick(target.stdout), ['--no-concurrent']);
       expect(await readAll(ports[0])).toBe(digest);
       rmSync(image, { recursive: true });
     }

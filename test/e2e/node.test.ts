@@ -4,7 +4,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { makeDirectory, node, projectFile } from './support/host.js';
-import { type Program, checkpoint, checkpointAndEnd, killAll, restore, start, warpTool } from './support/program.js';
+import { type Program, checkpoint, checkpointAndEnd, killAll, restore, run, start, warpTool } from './support/program.js';
 import { freePort, getJson } from './support/network.js';
 
 afterEach(killAll);
@@ -61,26 +61,42 @@ describe('Node.js', () => {
     }
   });
 
-  it.each([[], ['--compression', 'lz4']])(
-    'a service left running works on, and its image has the state of the capture: %j',
-    async (...args) => {
-      const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
-      const port = await ready(target);
-      const before = await getJson<State>(port, '/state');
-      const image = await checkpoint(target, ['--leave-running', ...args]);
-      await expectGoesOn(target, port, before);
-      await target.kill();
-      await expectGoesOn(restore(image), port, before);
-    },
-  );
+  it.each([
+    { kind: 'plain', args: [] },
+    { kind: 'compressed', args: ['--compression', 'lz4'] },
+  ])('a service left running works on, and its $kind image has the state of the capture', async ({ args }) => {
+    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
+    const port = await ready(target);
+    const before = await getJson<State>(port, '/state');
+    const image = await checkpoint(target, ['--leave-running', ...args]);
+    await expectGoesOn(target, port, before);
+    await target.kill();
+    await expectGoesOn(restore(image), port, before);
+  });
 
   it('three generations, each compressed', async () => {
     let target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
     const port = await ready(target);
     for (let generation = 0; generation < 3; generation++) {
       const before = await getJson<State>(port, '/state');
-      target = restore(await checkpointAndEnd(target, ['--compression', 'lz4']));
+      target = restore(await checkpointAndEnd(target, ['--compression', 'lz4']), ['--no-concurrent']);
       await expectGoesOn(target, port, before);
+    }
+  });
+
+  it('with its old ids, from a compressed image: what loads memory has given its own ids back', async ({ skip }) => {
+    const trial = run('/usr/bin/unshare', ['--user', '--pid', '--fork', '--mount-proc', '--map-root-user', 'true']);
+    if ((await trial.ended).code !== 0) skip('this host allows no user namespaces');
+    const target = start(node(), [projectFile('test/e2e/fixtures/service.mjs'), makeDirectory(), String(await freePort())]);
+    const port = await ready(target);
+    const before = await getJson<State>(port, '/state');
+    const image = await checkpointAndEnd(target, ['--compression', 'lz4']);
+    for (let i = 0; i < 3; i++) {
+      const restored = restore(image, ['--keep-pid', '--no-concurrent']);
+      const state = await expectGoesOn(restored, port, before);
+      expect(state.pid).toBe(before.pid);
+      restored.child.kill('SIGTERM');
+      await restored.ended;
     }
   });
 
