@@ -57,8 +57,17 @@ beforeAll(async () => {
         },
       ],
       process: [
-        { pid: 100, uid: [1000, 1000, 1000, 1000], cwd: Buffer.from('/tmp'), env_start: 0x7ff0_0000_0000n, env_end: 0x7ff0_0000_000fn },
+        {
+          pid: 100,
+          process_group: 90,
+          session: 80,
+          uid: [1000, 1000, 1000, 1000],
+          cwd: Buffer.from('/tmp'),
+          env_start: 0x7ff0_0000_0000n,
+          env_end: 0x7ff0_0000_000fn,
+        },
       ],
+      tags: [{ kind: 1, name: Buffer.from('service'), value: Buffer.from('search') }],
       threads: [{ tid: 100, flags: 1, system_call: 232, state: 83, name: Buffer.from('main'), signal_mask: 0x200n }],
       descriptors: [
         { number: 0, description: 0 },
@@ -236,7 +245,17 @@ describe('output', () => {
       flags: ['left-running'],
       captured_at: '2023-11-14T22:13:20.123456789Z',
       engine: 'warp 0.1.0',
-      process: { pid: 100, name: 'main', command: ['synthetic', 'an argument'], executable: '/bin/synthetic', cwd: '/tmp', uid: 1000 },
+      process: {
+        pid: 100,
+        name: 'main',
+        command: ['synthetic', 'an argument'],
+        executable: '/bin/synthetic',
+        cwd: '/tmp',
+        uid: 1000,
+        process_group: 90,
+        session: 80,
+      },
+      labels: [{ kind: 'label', name: 'service', value: 'search' }],
       threads: { count: 1, system_calls: [{ name: 'epoll_wait', count: 1 }] },
       content: { chunks: 2, codecs: ['plain'], encrypted: false },
       needs: { machine: 'x86-64', page_size: 4096, xstate_features: ['x87', 'sse', 'avx', 'opmask', 'zmm_hi256', 'hi16_zmm'] },
@@ -286,6 +305,22 @@ describe('output', () => {
     expect(sizes).toEqual(sizes.toSorted((a, b) => b - a));
     const starts = json<{ maps: { start: string }[] }>('maps', ours).maps.map((row) => row.start);
     expect(starts).toEqual(['0x10000', '0x7ff000000000']);
+  });
+
+  it('of maps --ranges tells where the bytes of each area come from', async () => {
+    const mixed = await warpImage({
+      segments: [{ address: 0x11000n, size: 4096n, content: Buffer.alloc(PAGE, 5) }],
+      tables: { vmas: [{ start: 0x10000n, end: 0x13000n, kind: 1, protection: 3, stored: 4096n }] },
+    });
+    const image = imageDirectory(directory, 'mixed', mixed);
+    const ranges = [
+      { start: '0x10000', end: '0x11000', from: 'zero' },
+      { start: '0x11000', end: '0x12000', from: 'image' },
+      { start: '0x12000', end: '0x13000', from: 'zero' },
+    ];
+    expect(json('maps', image, '--ranges')['maps']).toMatchObject([{ start: '0x10000', ranges }]);
+    expect(json('maps', image)['maps']).toMatchObject([{ ranges: null }]);
+    expect(warpTool('maps', image, '--ranges').stdout).toContain('\n  000000011000-000000012000  4.00 KiB stored\n');
   });
 
   it('of 70,000 areas is complete', async () => {

@@ -5,7 +5,17 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import { AddressSpace } from '../src/elf/address-space.js';
 import { Image } from '../src/elf/image.js';
-import { bytesScanner, LONGEST, regexScanner, scanMemory, stringsScanner, textScanner, type Match, type Scanner } from '../src/elf/scan.js';
+import {
+  bytesScanner,
+  LONGEST,
+  pointerScanner,
+  regexScanner,
+  scanMemory,
+  stringsScanner,
+  textScanner,
+  type Match,
+  type Scanner,
+} from '../src/elf/scan.js';
 import { BufferSource } from '../src/elf/source.js';
 import { schemas } from '../src/schemas/index.js';
 import { endTarget, gcore, imageDirectory, kernelCore, removeDirectory, scratchDirectory, startTarget, warpTool } from './support/cores.js';
@@ -39,7 +49,16 @@ function imageOf(context: TestContext, writer: string): string {
 interface MemDocument {
   dump: { start: string; end: string; from: string; bytes: string | null; reason: string | null; symbol: string | null }[] | null;
   values: { address: string; value: string; target: { symbol: string | null; area: { name: string; kind: string } } | null }[] | null;
-  search: { complete: boolean; matches: { address: string; text: string | null; at: { area: { kind: string; name: string } } }[] } | null;
+  search: {
+    complete: boolean;
+    matches: {
+      address: string;
+      text: string | null;
+      bytes: string | null;
+      context: { start: string; bytes: string } | null;
+      at: { area: { kind: string; name: string } };
+    }[];
+  } | null;
   extract: { bytes: number } | null;
 }
 
@@ -113,6 +132,58 @@ describe.each(['engine', 'gcore', 'kernel'])('mem on an image of %s', (writer) =
     expect(warpTool('mem', image, '--text', 'no such text anywhere here')).toMatchObject({ status: 1, stdout: '' });
   });
 
+  it('takes symbols for addresses', (context) => {
+    const image = imageOf(context, writer);
+    const { dump } = json(image, 'worker');
+    expect(dump![0]).toMatchObject({ symbol: 'worker', symbol_offset: 0 });
+    // As much as the symbol names, or as much as is asked for.
+    const size = Number(BigInt(dump!.at(-1)!.end) - BigInt(dump![0]!.start));
+    expect(size).toBeGreaterThan(8);
+    expect(json(image, 'worker+2:4').dump![0]).toMatchObject({ symbol: 'worker', symbol_offset: 2, bytes: dump![0]!.bytes!.slice(4, 12) });
+    expect(json(image, 'started', '--as', 'i32').values).toMatchObject([{ value: '3' }]);
+    expect(json(image, 'environ', '--as', 'ptr').values).toMatchObject([{ target: { area: { kind: 'stack' } } }]);
+    expect(warpTool('mem', image, 'no_such_symbol')).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining('no symbol no_such_symbol'),
+    });
+  });
+
+  it('finds pointers, and numbers of a type', (context) => {
+    const image = imageOf(context, writer);
+    const worker = json(image, 'worker:1').dump![0]!.start;
+    const pointers = json(image, '--points-to', worker, '--in', 'stack').search!.matches;
+    expect(pointers.length).toBeGreaterThanOrEqual(3); // the argument of each pthread_create
+    for (const { address, bytes } of pointers) {
+      expect(BigInt(address) % 8n).toBe(0n);
+      expect(Buffer.from(bytes!, 'hex').readBigUInt64LE()).toBe(BigInt(worker));
+    }
+    const inside = json(image, '--points-to', 'worker', '--in', 'stack').search!.matches;
+    expect(inside.length).toBeGreaterThan(pointers.length); // return addresses too
+    expect(warpTool('mem', image, '--points-to', worker, '--in', 'stack').stdout).toContain(`-> ${worker}  worker (target)`);
+    const text = Buffer.from(TEXT);
+    const found = (...argv: string[]): string[] => json(image, ...argv, '--in', 'anon').search!.matches.map(({ address }) => address);
+    const at = `0x${KNOWN.toString(16)}`;
+    expect(found('--value', String(text.readUInt32LE()), '--as', 'u32')).toContain(at);
+    expect(found('--value', `0x${text.readBigUInt64LE().toString(16)}`)).toEqual([at]);
+    expect(found('--value', String(text.readDoubleLE()), '--as', 'f64')).toEqual([at]);
+    expect(warpTool('mem', image, '--value', '256', '--as', 'u8')).toMatchObject({ status: 2, stderr: expect.stringContaining('8 bits') });
+    expect(warpTool('mem', image, '--value', '-1', '--as', 'u8').status).toBe(2);
+  });
+
+  it('shows what is around a match', (context) => {
+    const image = imageOf(context, writer);
+    const { search } = json(image, '--text', TEXT, '--in', 'anon', '--context', '20');
+    const expected = Buffer.alloc(20 + TEXT.length + 20);
+    expected.write(TEXT, 20);
+    expect(search!.matches).toMatchObject([{ context: { start: `0x${(KNOWN - 20n).toString(16)}`, bytes: expected.toString('hex') } }]);
+    const lines = warpTool('mem', image, '--text', TEXT, '--in', 'anon', '-c', '1').stdout.trimEnd().split('\n');
+    expect(lines).toHaveLength(3);
+    expect(lines[1]).toMatch(/^ {2}0x510000003010  00 6b 6e 6f/);
+    // No more than there is: the area begins here.
+    const first = json(image, '--search', '00', '--range', '510000000000:1', '--context', '64').search!.matches[0]!;
+    expect(first.context).toMatchObject({ start: '0x510000000000' });
+  });
+
   it('lists strings', (context) => {
     const image = imageOf(context, writer);
     const { search } = json(image, '--strings', '--range', '510000000000-510000008000');
@@ -172,7 +243,7 @@ describe('mem', () => {
   it.each<[string[], RegExp]>([
     [[], /nothing to show/],
     [['10000', '--text', 'x'], /ADDRESS and --text exclude each other/],
-    [['xyz'], /xyz is not an address/],
+    [['xyz'], /there is no symbol xyz in the mapped files/],
     [['10000:0'], /0 is not a number of bytes above 0/],
     [['20000-10000'], /ends before it starts/],
     [['--search', 'abc'], /--search abc is not made of pairs/],
@@ -262,6 +333,21 @@ describe('the search', () => {
     expect(addresses(await scan(image, textScanner('NEEDLE', 'ascii', true)))).toEqual(expected);
   });
 
+  it('finds pointers at addresses that are multiples of 8, also across windows and behind what cannot be had', async () => {
+    const content = Buffer.alloc(2 * WINDOW + 3 * PAGE, 0x11);
+    const target = 0x7fff_1234_5678n;
+    const places = [0, 8, WINDOW - 8, WINDOW, 2 * WINDOW - 8, 2 * WINDOW + 16, content.length - 8];
+    for (const place of places) content.writeBigUInt64LE(target, place);
+    content.writeBigUInt64LE(target, 1004); // not aligned
+    content.writeBigUInt64LE(target - 1n, 2000);
+    content.writeBigUInt64LE(target + 16n, 2008);
+    const image = await open([{ address: 0x100000n, size: BigInt(content.length), content }]);
+    const found = addresses(await scan(image, pointerScanner({ start: target, end: target + 16n })));
+    expect(found).toEqual(places.map((place) => 0x100000n + BigInt(place)));
+    const high = await scan(image, pointerScanner({ start: 0x7fff_0000_0000n, end: 0x8000_0000_0000n }));
+    expect(high).toHaveLength(places.length + 2);
+  });
+
   it('takes adjacent areas as one text whatever their order in the file, and never joins what is apart', async () => {
     const end = (text: string): Buffer => Buffer.concat([Buffer.alloc(PAGE - text.length, 1), Buffer.from(text)]);
     const begin = (text: string): Buffer => Buffer.concat([Buffer.from(text), Buffer.alloc(PAGE - text.length, 1)]);
@@ -317,11 +403,15 @@ describe('the search', () => {
   });
 
   it('reads each of 20,000 small areas', async () => {
-    const plan = Array.from({ length: 20_000 }, (_, index) => {
-      const content = Buffer.alloc(PAGE);
-      content.write(`number ${index};`, index % (PAGE - 16));
-      return { address: BigInt(index + 16) * 8192n, size: 4096n, content };
-    });
+    const plan = Array.from(
+      { length: 20_000 },
+      (_, index) => {
+        const content = Buffer.alloc(PAGE);
+        content.write(`number ${index};`, index % (PAGE - 16));
+        return { address: BigInt(index + 16) * 8192n, size: 4096n, content };
+      },
+      300_000,
+    );
     const image = await open(plan);
     expect(await scan(image, regexScanner('number [0-9]+;'))).toHaveLength(20_000);
     expect(await scan(image, stringsScanner(9, 'ascii'))).toHaveLength(20_000);

@@ -1,4 +1,5 @@
 import { Flags } from '@oclif/core';
+import { AddressSpace } from '../elf/address-space.js';
 import type { Image } from '../elf/image.js';
 import { Modules } from '../elf/modules.js';
 import { protectionText, type Vma } from '../elf/vmas.js';
@@ -12,13 +13,20 @@ import { ImageCommand, imageArgument } from './base.js';
 type Document = Static<typeof maps>;
 type Row = Document['maps'][number];
 
+const SOURCES = { image: 'stored', zero: 'zero', file: 'in its file', absent: 'absent' } as const;
+
 export default class Maps extends ImageCommand {
   static override summary = 'Show memory areas, and what the image holds of each.';
   static override description =
     'Range, protection, kind and file of every area; how much of it was resident, is stored, is known to be zero, comes from its file.';
-  static override examples = ['<%= config.bin %> maps /tmp/image --sort size', '<%= config.bin %> maps core.1234 --json'];
+  static override examples = [
+    '<%= config.bin %> maps /tmp/image --sort size',
+    '<%= config.bin %> maps /tmp/image --ranges',
+    '<%= config.bin %> maps core.1234 --json',
+  ];
   static override args = { image: imageArgument };
   static override flags = {
+    ranges: Flags.boolean({ description: 'Show under each area where its bytes come from, range by range.' }),
     sort: Flags.string({ options: ['size', 'rss', 'addr'] as const, default: 'addr', description: 'Largest first, or by address.' }),
   };
 
@@ -28,7 +36,7 @@ export default class Maps extends ImageCommand {
       args.image,
       flags.json ?? false,
       async (image) => {
-        const document = await collectMaps(image);
+        const document = await collectMaps(image, flags.ranges);
         if (flags.sort === 'size') document.maps.sort((a, b) => descending(a.mapped, b.mapped));
         // Foreign cores do not tell what was resident: what they hold of an area comes nearest.
         if (flags.sort === 'rss') document.maps.sort((a, b) => descending(a.resident ?? a.stored, b.resident ?? b.stored));
@@ -68,7 +76,19 @@ export default class Maps extends ImageCommand {
       ...(known('absent') ? [size('absent', 'absent')] : []),
       { title: 'what', cell: describe },
     ];
-    yield* columns(rows, layout, (text) => style.bold(text));
+    const lines = columns(rows, layout, (text) => style.bold(text));
+    yield lines.next().value as string;
+    let index = 0;
+    for (const line of lines) {
+      yield line;
+      const ranges = rows[index++]!.ranges ?? [];
+      // One range is what the columns say.
+      for (const { start, end, from } of ranges.length > 1 ? ranges : []) {
+        yield dim(
+          `  ${start.slice(2).padStart(12, '0')}-${end.slice(2).padStart(12, '0')}  ${bytes(BigInt(end) - BigInt(start))} ${SOURCES[from]}`,
+        );
+      }
+    }
     const parts = [`${bytes(total.mapped)} mapped`];
     if (total.resident !== null) parts.push(`${bytes(total.resident)} resident`);
     parts.push(`${bytes(total.stored)} stored`);
@@ -93,7 +113,7 @@ function descending(a: number | string, b: number | string): number {
   return Number(b) - Number(a);
 }
 
-export async function collectMaps(image: Image): Promise<Document> {
+export async function collectMaps(image: Image, withRanges = false): Promise<Document> {
   const modules = new Modules(image);
   const vmas = image.vmas();
   const rows: Row[] = [];
@@ -109,9 +129,28 @@ export async function collectMaps(image: Image): Promise<Document> {
       build_id: vma.kind === 'file' ? await modules.buildId(vma) : null,
       stack_of: vma.stackOf,
       ...amountsOf([vma]),
+      ranges: withRanges ? [] : null,
     });
   }
+  if (withRanges) await addRanges(image, rows);
   return { image: image.source.name, warnings: image.warnings, total: { areas: vmas.length, ...amountsOf(vmas) }, maps: rows };
+}
+
+/** Adds to each area, in the order of addresses, where its bytes come from. */
+async function addRanges(image: Image, rows: readonly Row[]): Promise<void> {
+  const space = new AddressSpace(image);
+  try {
+    let index = 0;
+    for await (const { start, end, from } of space.runs()) {
+      while (BigInt(rows[index]!.end) <= start) index++;
+      const ranges = rows[index]!.ranges!;
+      const last = ranges.at(-1);
+      if (last?.from === from && last.end === hex(start)) last.end = hex(end);
+      else ranges.push({ start: hex(start), end: hex(end), from });
+    }
+  } finally {
+    await space.close();
+  }
 }
 
 /** Sums over areas, in the shape that JSON documents use. */

@@ -5,6 +5,7 @@ import { withImage, type Image } from '../elf/image.js';
 import { min } from '../elf/memory.js';
 import {
   bytesScanner,
+  pointerScanner,
   regexScanner,
   scanMemory,
   stringsScanner,
@@ -14,8 +15,8 @@ import {
   type ScanProgress,
   type Scanner,
 } from '../elf/scan.js';
-import { intersection, parseAddress, parseRange, parseRangeOrArea, selector, type Selection } from '../elf/selection.js';
-import { valueTypes, type ValueTypeName } from '../elf/values.js';
+import { intersection, parseAddress, parseRange, parseRangeOrArea, resolvePlace, selector, type Selection } from '../elf/selection.js';
+import { bytesOfValue, valueTypes, type ValueTypeName } from '../elf/values.js';
 import { findVma, protectionText, type Vma } from '../elf/vmas.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { hex } from '../hex.js';
@@ -39,35 +40,44 @@ const LONGEST_STRING = 1 << 20;
 export default class Mem extends DocumentCommand {
   static override summary = 'Show, search and extract memory.';
   static override description = [
-    'ADDRESS is hexadecimal as `maps` prints it; LENGTH in bytes (4096, 0x1000, 64K, 1M). With one of --search, --text, --regex and --strings the',
-    'memory is searched, also across the borders of adjacent areas; the exit status is then 1 when nothing is found. Memory that the image does not',
-    'store is read from its mapped file when that is still the file that was mapped.',
+    'ADDRESS is hexadecimal as `maps` prints it, or a symbol of the mapped files (main, table+0x10); LENGTH in bytes (4096, 0x1000, 64K, 1M). With one of',
+    '--search, --text, --regex, --value, --points-to and --strings the memory is searched, also across the borders of adjacent areas; the exit status',
+    'is then 1 when nothing is found. Memory that the image does not store is read from its mapped file when that is still the file that was mapped.',
   ].join(' ');
   static override examples = [
     '<%= config.bin %> mem /tmp/image 7ffd1000:256',
     '<%= config.bin %> mem /tmp/image 7ffd1000:64 --as ptr',
+    '<%= config.bin %> mem /tmp/image environ --as ptr',
     '<%= config.bin %> mem /tmp/image --text "BEGIN PRIVATE KEY" --in heap --in anon',
-    '<%= config.bin %> mem /tmp/image --regex "session=[0-9a-f]{32}" --prot rw',
+    '<%= config.bin %> mem /tmp/image --regex "session=[0-9a-f]{32}" --prot rw --context 64',
+    '<%= config.bin %> mem /tmp/image --points-to 7f0000001000:64',
+    '<%= config.bin %> mem /tmp/image --value 8080 --as u16 --in heap',
     '<%= config.bin %> mem /tmp/image --strings --min-length 8 --in "*.so*"',
     '<%= config.bin %> mem core.1234 --extract 7f0000000000-7f0000100000 -o part.bin',
   ];
   static override args = {
     image: imageArgument,
-    address: Args.string({ description: 'What to show: ADDRESS, ADDRESS:LENGTH or FROM-TO.', ignoreStdin: true }),
+    address: Args.string({ description: 'What to show: ADDRESS, ADDRESS:LENGTH, FROM-TO or SYMBOL.', ignoreStdin: true }),
   };
   static override flags = {
     as: Flags.option({
       options: Object.keys(valueTypes) as ValueTypeName[],
-      description: 'Show values of this type instead of bytes; pointers with what they point to.',
+      description: 'Show values of this type instead of bytes; pointers with what they point to. Also the type of --value.',
     })(),
     'all-rows': Flags.boolean({ description: 'Print every row also where many are equal.' }),
     search: Flags.string({ description: 'Find these bytes.', helpValue: 'HEX' }),
     text: Flags.string({ description: 'Find this text.', helpValue: 'TEXT' }),
     regex: Flags.string({ description: 'Find matches of a regular expression over bytes, each up to 64 KiB.', helpValue: 'RE' }),
+    value: Flags.string({ description: 'Find this number, of the type --as (u64 without it).', helpValue: 'NUMBER' }),
+    'points-to': Flags.string({
+      description: 'Find aligned pointers to ADDRESS, into ADDRESS:LENGTH or FROM-TO, or to SYMBOL.',
+      helpValue: 'RANGE',
+    }),
     strings: Flags.boolean({ description: 'Find printable text, like strings(1).' }),
     'ignore-case': Flags.boolean({ char: 'i', description: 'With --text and --regex.' }),
     encoding: Flags.option({ options: ['ascii', 'utf-16'] as const, default: 'ascii', description: 'With --text and --strings.' })(),
     'min-length': Flags.integer({ char: 'n', default: 4, min: 1, max: 4096, description: 'Of --strings, in characters.' }),
+    context: Flags.integer({ char: 'c', min: 1, max: 65_536, description: 'Show so many bytes around each match.', helpValue: 'BYTES' }),
     limit: Flags.integer({ min: 1, description: 'Stop after so many matches, and say so.', helpValue: 'N' }),
     extract: Flags.string({
       description: 'Write the memory of ADDRESS:LENGTH, FROM-TO, or of the area that ADDRESS is in, to --output.',
@@ -86,19 +96,22 @@ export default class Mem extends DocumentCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(Mem);
-    const modes = ['search', 'text', 'regex', 'strings', 'extract'] as const;
+    const modes = ['search', 'text', 'regex', 'value', 'points-to', 'strings', 'extract'] as const;
     const given: string[] = modes.filter((mode) => flags[mode] !== undefined && flags[mode] !== false).map((mode) => `--${mode}`);
     if (args.address !== undefined) given.unshift('ADDRESS');
     const selects = flags.in !== undefined || flags.prot !== undefined || flags.range !== undefined;
     if (given.length > 1) throw new Failure(`${given.join(' and ')} exclude each other; see \`warp-tool mem --help\``);
-    if (flags.as !== undefined && args.address === undefined) throw new Failure('--as needs an ADDRESS');
+    if (flags.as !== undefined && args.address === undefined && flags.value === undefined)
+      throw new Failure('--as needs an ADDRESS or --value');
     if (given.length === 0 && !selects) {
       throw new Failure(
-        'nothing to show: give an ADDRESS, --search, --text, --regex, --strings, --extract, or --in; see `warp-tool mem --help`',
+        'nothing to show: give an ADDRESS, --search, --text, --regex, --value, --points-to, --strings, --extract, or --in; see `warp-tool mem --help`',
       );
     }
     if ((flags.extract === undefined) !== (flags.output === undefined)) throw new Failure('--extract RANGE and --output FILE go together');
-    const scanner = scannerOf(flags);
+    const early = scannerOf(flags);
+    if (flags.context !== undefined && !early && flags['points-to'] === undefined)
+      throw new Failure('--context needs something to search for');
 
     await withImage(args.image, async (image) => {
       const space = new AddressSpace(image);
@@ -113,15 +126,19 @@ export default class Mem extends DocumentCommand {
       const view: View = { image, space, document, json: flags.json ?? false };
       if (!view.json) for (const warning of image.warnings) this.warnUser(`${printable(args.image)}: ${warning}`);
       try {
+        const place = (text: string): Promise<string> => resolvePlace(text, space.modules);
         const selection: Selection = {
           in: flags.in,
           protection: flags.prot,
-          range: flags.range === undefined ? undefined : rangeOf(flags.range),
+          range: flags.range === undefined ? undefined : rangeOf(await place(flags.range)),
         };
+        const target = flags['points-to'] === undefined ? null : await place(flags['points-to']);
+        const scanner = early ?? (target === null ? null : pointerScanner(parseRange(target) ?? oneByte(parseAddress(target))));
+        const address = args.address === undefined ? undefined : await place(args.address);
         if (scanner) await this.search(view, selection, scanner, flags);
-        else if (flags.extract !== undefined) await this.extract(view, flags.extract, flags.output!);
-        else if (flags.as !== undefined) await this.values(view, args.address!, flags.as);
-        else await this.dump(view, selection, args.address, flags['all-rows'] ?? false);
+        else if (flags.extract !== undefined) await this.extract(view, await place(flags.extract), flags.output!);
+        else if (flags.as !== undefined) await this.values(view, address!, flags.as);
+        else await this.dump(view, selection, address, flags['all-rows'] ?? false);
       } finally {
         await space.close();
       }
@@ -234,7 +251,7 @@ export default class Mem extends DocumentCommand {
     { image, space, document, json }: View,
     selection: Selection,
     scanner: Scanner,
-    { strings, encoding, limit }: { strings?: boolean; encoding: Encoding; limit?: number },
+    { strings, encoding, limit, context, 'points-to': pointsTo }: SearchFlags,
   ): Promise<void> {
     const selects = selector(image, selection);
     const total = image.vmas().reduce((sum, vma) => (selects(vma) ? sum + (vma.end - vma.start) : sum), 0n);
@@ -256,10 +273,14 @@ export default class Mem extends DocumentCommand {
           }
           found++;
           const text = strings ? match.bytes.toString(encoding === 'utf-16' ? 'utf16le' : 'latin1', 0, match.length) : null;
-          if (json) matches.push(await matchOf(space, match, text));
+          const around = context === undefined ? null : await contextOf(space, match, BigInt(context));
+          if (json) matches.push(await matchOf(space, match, text, around));
           else if (text !== null)
             await output.line(`${style.dim(`0x${match.address.toString(16).padStart(12, '0')}`)}  ${printable(text)}`);
-          else await output.line(await this.matchLine(space, match));
+          else await output.line(pointsTo === undefined ? await this.matchLine(space, match) : await this.pointerLine(space, match));
+          if (json || !around) continue;
+          for (const line of hexdump(around.start, around.bytes, { allRows: true, dim: (part) => style.dim(part) }))
+            await output.line(`  ${line}`);
         }
       }
     } finally {
@@ -290,6 +311,14 @@ export default class Mem extends DocumentCommand {
     const where = target ? targetText(targetOf(target)) : '';
     const inside = style.green(text.slice(0, Math.min(match.length, shown.length)));
     return `0x${match.address.toString(16).padStart(12, '0')}  ${style.cyan(where)}  ${inside}${style.dim(text.slice(match.length))}`;
+  }
+
+  private async pointerLine(space: AddressSpace, { address, bytes: raw }: Match): Promise<string> {
+    const { style } = this;
+    const value = raw.readBigUInt64LE();
+    const [where, target] = [await space.describe(address), await space.describe(value)];
+    const name = (found: PointerTarget | null): string => (found ? targetText(targetOf(found)) : 'not mapped');
+    return `0x${address.toString(16).padStart(12, '0')}  ${style.cyan(name(where))}  -> ${hex(value)}  ${style.green(name(target))}`;
   }
 
   private async extract({ image, space, document, json }: View, what: string, file: string): Promise<void> {
@@ -343,7 +372,17 @@ interface View {
   json: boolean;
 }
 
+interface SearchFlags {
+  strings?: boolean;
+  encoding: Encoding;
+  limit?: number;
+  context?: number;
+  'points-to'?: string;
+}
+
 interface ScannerFlags {
+  as?: ValueTypeName;
+  value?: string;
   search?: string;
   text?: string;
   regex?: string;
@@ -360,9 +399,28 @@ function scannerOf(flags: ScannerFlags): Scanner | null {
     if (!/^([0-9a-f]{2})+$/i.test(digits)) throw new Failure(`--search ${flags.search} is not made of pairs of hexadecimal digits`);
     return bytesScanner(Buffer.from(digits, 'hex'));
   }
+  if (flags.value !== undefined) return bytesScanner(bytesOfValue(flags.as ?? 'u64', flags.value));
   if (flags.text !== undefined) return textScanner(flags.text, flags.encoding, ignoreCase);
   if (flags.regex !== undefined) return regexScanner(flags.regex, ignoreCase);
   return flags.strings ? stringsScanner(flags['min-length'], flags.encoding) : null;
+}
+
+function oneByte(start: bigint): Range {
+  return { start, end: start + 1n };
+}
+
+/** What can be had of the memory around a match, without a gap. */
+async function contextOf(space: AddressSpace, match: Match, reach: bigint): Promise<{ start: bigint; bytes: Buffer }> {
+  const end = match.address + BigInt(match.length);
+  let start = match.address < reach ? 0n : match.address - reach;
+  let at = start;
+  for await (const run of space.runs({ start, end: end + reach })) {
+    if (at >= end && (run.start > at || run.from === 'absent')) break;
+    if (run.start > at) start = run.start;
+    at = run.end;
+    if (run.from === 'absent') start = at;
+  }
+  return { start, bytes: await space.read(start, Number(at - start)) };
 }
 
 function rangeOf(text: string): Range {
@@ -406,6 +464,7 @@ async function matchOf(
   space: AddressSpace,
   match: Match,
   text: string | null,
+  around: { start: bigint; bytes: Buffer } | null,
 ): Promise<NonNullable<Document['search']>['matches'][number]> {
   return {
     address: hex(match.address),
@@ -413,6 +472,7 @@ async function matchOf(
     at: targetOf((await space.describe(match.address))!),
     bytes: text === null ? match.bytes.toString('hex', 0, match.length) : null,
     text,
+    context: around && { start: hex(around.start), bytes: around.bytes.toString('hex') },
   };
 }
 

@@ -40,17 +40,21 @@ export default class Show extends ImageCommand {
     const dim = (text: string): string => style.dim(text);
     const { process, host, signal, threads, content, needs } = document;
 
-    const kind = document.format === null ? 'ELF core file of another writer' : `warp-tool image, format ${document.format}`;
-    yield `${style.bold(printable(document.image))}  ${dim(`${kind}, ${bytes(document.size)}`)}`;
+    const writer = document.format === null ? 'ELF core file of another writer' : `warp-tool image, format ${document.format}`;
+    yield `${style.bold(printable(document.image))}  ${dim(`${writer}, ${bytes(document.size)}`)}`;
     yield '';
     const command = process.command?.map(quoted).join(' ') ?? null;
-    yield row(
-      'process',
-      `${style.bold(process.name ? printable(process.name) : '?')} ${process.pid === null ? '' : `pid ${process.pid}`}`.trimEnd(),
-    );
+    const ids = [
+      process.pid !== null && `pid ${process.pid}`,
+      process.parent_pid && `parent ${process.parent_pid}`,
+      process.process_group && `group ${process.process_group}`,
+      process.session && `session ${process.session}`,
+    ].filter((text) => typeof text === 'string');
+    yield row('process', `${style.bold(process.name ? printable(process.name) : '?')}  ${ids.join(', ')}`.trimEnd());
     if (command !== null) yield row('command', shorten(command, 300));
     if (process.executable !== null) yield row('executable', printable(process.executable));
-    if (process.cwd !== null) yield row('directory', printable(process.cwd));
+    const root = process.root === null || process.root === '/' ? '' : `, root ${printable(process.root)}`;
+    if (process.cwd !== null) yield row('directory', `${printable(process.cwd)}${root}`);
     if (process.uid !== null) yield row('identity', `uid ${process.uid}, gid ${process.gid}`);
     if (signal) {
       const at = signal.address === null ? '' : ` at ${signal.address}`;
@@ -66,6 +70,8 @@ export default class Show extends ImageCommand {
     }
     if (document.engine !== null) yield row('engine', printable(document.engine));
     if (host) yield row('host', printable(`${host.hostname}, Linux ${host.kernel_release}, ${host.cpu_model}`));
+
+    for (const { kind, name, value } of document.labels) yield row(kind, printable(`${name} = ${shorten(value, 200)}`));
 
     const named = threads.names.filter((entry) => entry.name !== null);
     yield row('threads', `${threads.count}${named.length > 0 ? `  ${tally(named, style.bold)}` : ''}`);
@@ -201,13 +207,21 @@ export async function collectShow(image: Image): Promise<Document> {
     process: {
       pid: process?.pid ?? information?.pid ?? null,
       parent_pid: process?.parent_pid ?? information?.parentPid ?? null,
+      process_group: process?.process_group ?? information?.processGroup ?? null,
+      session: process?.session ?? information?.session ?? null,
       name: leader?.name ?? information?.name ?? null,
       command: (await argumentsOf(image)) ?? (information ? information.arguments.split(' ') : null),
       executable: image.executable(),
       cwd: process?.cwd.toString() ?? null,
+      root: process?.root.toString() ?? null,
       uid: process?.uid[0] ?? information?.uid ?? null,
       gid: process?.gid[0] ?? information?.gid ?? null,
     },
+    labels: [...image.table('tags')].map(({ kind, name, value }) => ({
+      kind: nameOf(names.tagKind, kind),
+      name: name.toString(),
+      value: value.toString(),
+    })),
     signal: signalOf(image),
     host: record && {
       hostname: record.hostname.toString(),

@@ -59,6 +59,7 @@ export async function buildIdOfFile(path: string): Promise<string | null> {
   }
 }
 
+const PAGE = 4096n;
 const SAMPLE = 65_536n;
 
 /** `sample_hash` of the note `files`: of the first and the last 64 KiB and the size. Null when the file cannot be read. */
@@ -122,6 +123,27 @@ export class Modules {
     const segment = module?.segments.find((one) => one.type === PT_LOAD && offset >= one.offset && offset < one.offset + one.fileSize);
     const symbol = module?.symbols && segment ? lookUp(module.symbols, offset - segment.offset + segment.address) : null;
     return symbol ? { ...found, symbol: symbol.name, symbolOffset: symbol.offset } : found;
+  }
+
+  /** Where a symbol of a mapped file is, and its size in bytes; null when no file that is here as it was mapped defines it. */
+  async symbol(name: string): Promise<{ address: bigint; size: bigint } | null> {
+    const vmas = this.image.vmas().filter((vma) => vma.kind === 'file' && vma.name.startsWith('/'));
+    for (const path of new Set(vmas.map((vma) => vma.name))) {
+      const state = await this.state(vmas.find((vma) => vma.name === path)!);
+      if (state === 'changed' || state === 'missing') continue;
+      const module = await this.module(path);
+      const found = module?.symbols && findSymbol(module.symbols, name);
+      if (!found) continue;
+      // Where the file is loaded, told by any segment that is mapped: zeros behind the file's end (.bss) have an area without a name.
+      for (const segment of module.segments.filter(({ type }) => type === PT_LOAD)) {
+        const page = segment.offset & -PAGE;
+        const vma = vmas.find((one) => one.name === path && one.offset === page);
+        if (!vma) continue;
+        const address = vma.start - (segment.address - (segment.offset - page)) + found.value;
+        if (this.image.vmaAt(address)) return { address, size: found.size };
+      }
+    }
+    return null;
   }
 
   private recordedBuildId(index: number): string | null {
@@ -227,6 +249,17 @@ async function readSymbols(source: FileSource): Promise<SymbolTable | null> {
     names: Uint32Array.from(found, (one) => one.name),
     strings,
   };
+}
+
+function findSymbol({ starts, sizes, names, strings }: SymbolTable, name: string): { value: bigint; size: bigint } | null {
+  const wanted = Buffer.from(`${name}\0`);
+  for (let index = 0; index < names.length; index++) {
+    const at = names[index]!;
+    if (strings[at] === wanted[0] && wanted.equals(strings.subarray(at, at + wanted.length))) {
+      return { value: starts[index]!, size: sizes[index]! };
+    }
+  }
+  return null;
 }
 
 function lookUp(table: SymbolTable, address: bigint): { name: string; offset: number } | null {

@@ -1,5 +1,5 @@
 import { Failure } from '../failure.js';
-import { readRun, type Run } from './address-space.js';
+import { readRun, type Range, type Run } from './address-space.js';
 import { min } from './memory.js';
 
 /** Finds things in memory that comes in windows. */
@@ -10,9 +10,10 @@ export interface Scanner {
   readonly matchesZeros: boolean;
   /**
    * Reports, in ascending order, what starts at `from` or behind in the bytes up to `end`; what is before `from` is context. `final`: no memory
-   * follows. Returns from where bytes are needed again together with those that follow, at least `end - LONGEST`.
+   * follows. `address` is that of the buffer's first byte. Returns from where bytes are needed again together with those that follow, at least
+   * `end - LONGEST`.
    */
-  scan(buffer: Buffer, from: number, end: number, final: boolean, found: (at: number, length: number) => void): number;
+  scan(buffer: Buffer, from: number, end: number, final: boolean, found: (at: number, length: number) => void, address: bigint): number;
 }
 
 export interface Match {
@@ -125,10 +126,12 @@ function scanPiece(piece: Piece, buffer: Buffer, carried: Carried | null, scanne
   const behind = Buffer.from(buffer.subarray(end, paddedEnd));
   buffer.fill(0, end, paddedEnd);
   const region = buffer.subarray(regionStart, paddedEnd);
-  const resume = scanner.scan(region, context, region.length, !piece.continues, (at, length) => {
+  const regionAddress = piece.address + BigInt(regionStart - start);
+  const found = (at: number, length: number): void => {
     const bytes = Buffer.from(region.subarray(at, at + Math.max(length, PREVIEW)));
-    matches.push({ address: piece.address + BigInt(regionStart + at - start), length, bytes });
-  });
+    matches.push({ address: regionAddress + BigInt(at), length, bytes });
+  };
+  const resume = scanner.scan(region, context, region.length, !piece.continues, found, regionAddress);
   behind.copy(buffer, end);
   if (!piece.continues) return null;
   const keep = Math.max(0, resume - CONTEXT);
@@ -198,6 +201,27 @@ export function bytesScanner(pattern: Buffer): Scanner {
       const bytes = buffer.subarray(0, end);
       for (let at = bytes.indexOf(pattern, from); at >= 0; at = bytes.indexOf(pattern, at + 1)) found(at, pattern.length);
       return final ? end : Math.max(from, end - pattern.length + 1);
+    },
+  };
+}
+
+const POINTER = 8;
+
+/** Pointers, at addresses that are multiples of their size, to anything from `start` up to `end`. */
+export function pointerScanner({ start, end }: Range): Scanner {
+  const [firstHigh, lastHigh] = [Number(start >> 32n), Number((end - 1n) >> 32n)];
+  return {
+    reach: POINTER - 1,
+    matchesZeros: start === 0n,
+    scan(buffer, from, limit, final, found, address) {
+      let at = from + Number(-(address + BigInt(from)) & BigInt(POINTER - 1));
+      for (; at + POINTER <= limit; at += POINTER) {
+        const high = buffer.readUInt32LE(at + 4);
+        if (high < firstHigh || high > lastHigh) continue;
+        const value = (BigInt(high) << 32n) | BigInt(buffer.readUInt32LE(at));
+        if (value >= start && value < end) found(at, POINTER);
+      }
+      return final ? limit : Math.min(at, limit);
     },
   };
 }

@@ -1,7 +1,9 @@
 import { basename } from 'node:path';
 import { Failure } from '../failure.js';
+import { hex } from '../hex.js';
 import type { Range } from './address-space.js';
 import type { Image } from './image.js';
+import type { Modules } from './modules.js';
 import { max, min } from './memory.js';
 import { findVma, type Vma } from './vmas.js';
 
@@ -70,6 +72,23 @@ function protectionTest(wanted: string): (vma: Vma) => boolean {
 export function parseAddress(text: string): bigint {
   if (!/^(0x)?[0-9a-f]{1,16}$/i.test(text)) throw new Failure(`${text} is not an address; give hexadecimal digits, with or without 0x`);
   return BigInt(text.startsWith('0x') || text.startsWith('0X') ? text : `0x${text}`);
+}
+
+/**
+ * The same place with the symbol at its beginning, if any, as an address: `main`, `main:64`, `table+0x10:8`. A symbol alone stands for all of what it
+ * names. Hexadecimal digits are an address, also where they are the name of a symbol; `add+0` means the latter.
+ */
+export async function resolvePlace(text: string, modules: Modules): Promise<string> {
+  const match = /^([a-z_.$][\w.$@:]*?)(?:\+(0x[0-9a-f]+|[0-9]+))?(:[^:]+)?$/i.exec(text);
+  if (!match || /^[0-9a-f]{1,16}(?:$|[:-])/i.test(text)) return text;
+  const [, name, offset, length] = match;
+  const symbol = await modules.symbol(name!);
+  if (!symbol)
+    throw new Failure(
+      `there is no symbol ${name} in the mapped files that are unchanged here; give an address as \`warp-tool maps\` prints it`,
+    );
+  const address = hex(symbol.address + BigInt(offset ?? 0));
+  return `${address}${length ?? (offset === undefined && symbol.size > 0n ? `:${symbol.size}` : '')}`;
 }
 
 const UNITS: Record<string, bigint> = { '': 1n, k: 1n << 10n, m: 1n << 20n, g: 1n << 30n };

@@ -30,13 +30,20 @@ export const show = object({
   process: object({
     pid: nullable(integer()),
     parent_pid: nullable(integer()),
+    process_group: nullable(integer()),
+    session: nullable(integer()),
     name: nullable(string()),
     command: nullable(array(string())),
     executable: nullable(string()),
     cwd: nullable(string()),
+    root: nullable(string()),
     uid: nullable(integer()),
     gid: nullable(integer()),
   }),
+  labels: array(
+    object({ kind: string('label, score, bitmap …'), name: string(), value: string() }),
+    'what the program or its starter attached',
+  ),
   signal: nullable(
     object({ number: integer(), name: string(), code: integer(), address: nullable(hexadecimal()), thread: integer('tid that it hit') }),
   ),
@@ -166,6 +173,8 @@ export const threads = object({
   ),
 });
 
+const memoryFrom = oneOf('image', 'zero', 'file', 'absent');
+
 export const maps = object({
   image,
   warnings,
@@ -182,6 +191,12 @@ export const maps = object({
       build_id: nullable(string()),
       stack_of: nullable(integer('tid of a thread whose stack pointer is here')),
       ...amounts,
+      ranges: nullable(
+        array(
+          object({ start: hexadecimal(), end: hexadecimal(), from: memoryFrom }),
+          'with --ranges: where the bytes come from, by address',
+        ),
+      ),
     }),
   ),
 });
@@ -349,8 +364,6 @@ export const target = object({
   symbol_offset: nullable(integer('bytes')),
 });
 
-const memoryFrom = oneOf('image', 'zero', 'file', 'absent');
-
 export const mem = object({
   image,
   warnings,
@@ -391,6 +404,7 @@ export const mem = object({
           at: target,
           bytes: nullable(string('hexadecimal; null for strings')),
           text: nullable(string('of strings')),
+          context: nullable(object({ start: hexadecimal(), bytes: string('hexadecimal') })),
         }),
       ),
     }),
