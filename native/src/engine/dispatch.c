@@ -504,8 +504,8 @@ void dispatch_arm_thread(struct ucontext *context) {
     copy_bytes(&context->uc_sigmask, &mask, sizeof mask);
     /* A call that goes on with the time it had left is made by the engine, and does not come by here again. */
     const struct arch_changed_call *changed = arch_changed_call_in_progress(context);
-    const char *letters = changed == NULL ? "" : references_of((long)changed->number);
-    if (letters == NULL || ensure_references(letters, changed == NULL ? (const uint64_t[6]){0} : changed->argument) != MAKE_IN_STUB) loading_ensure_all();
+    const char *letters = changed == NULL ? NULL : references_of((long)changed->number);
+    if (changed != NULL && (letters == NULL || ensure_references(letters, changed->argument) != MAKE_IN_STUB)) loading_ensure_all();
   }
   switch_dispatch(true);
   if (!__atomic_load_n(&active, __ATOMIC_ACQUIRE)) switch_dispatch(false);
