@@ -13,7 +13,9 @@ static const char usage[] =
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
     "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
     "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image. What is compressed as one,\n"
-    "and loaded as one, is a chunk: of 4 to 256 KiB, 256 by default.\n";
+    "and loaded as one, is a chunk: of 4 to 256 KiB, 256 by default.\n"
+    "\n"
+    "As an engine of older CRaC JDKs (-XX:CREngine): warp-checkpoint checkpoint|restore|restorewait DIR\n";
 
 struct options {
   uint32_t pid;
@@ -267,15 +269,11 @@ static int parse_options(int argc, char **argv, struct options *options) {
   return 0;
 }
 
-int program_main(int argc, char **argv, char **environment) {
-  (void)environment;
-  static struct options options = {.timeout_ms = 10000};
-  program_log_to_stderr("warp-checkpoint");
-  int status = parse_options(argc, argv, &options);
-  if (status != 0) return status;
-  uint64_t namespace;
-  uint32_t inner_pid, uid = 0;
-  status = find_process(&options, &namespace, &inner_pid, &uid);
+static int take_checkpoint(const struct options *given) {
+  struct options options = *given;
+  uint64_t namespace = 0;
+  uint32_t inner_pid = 0, uid = 0;
+  int status = find_process(&options, &namespace, &inner_pid, &uid);
   if (status != 0) return status;
   long fd = connect_to_engine(namespace, inner_pid);
   if (fd < 0) return failed_with(&options, "process %u does not run the engine (no socket of it: %s): start the program with 'warp-tool run', or with LD_PRELOAD=libwarp.so", options.pid, error_text(fd));
@@ -287,4 +285,73 @@ int program_main(int argc, char **argv, char **environment) {
   /* An abstract name can be taken by anybody: what answers must be the process itself. */
   if (sys(getsockopt, fd, SOL_SOCKET_, SO_PEERCRED_, &peer, &size) < 0 || (uint32_t)peer.pid != options.pid) return failed_with(&options, "process %d, not process %u, answers in its name: nothing was asked of it", peer.pid, options.pid);
   return converse(&options, (int)fd);
+}
+
+/* ---- as an engine that older CRaC JDKs run: checkpoint|restore|restorewait DIRECTORY, on the process that runs it ---- */
+
+/* What the JVM waits for with sigwaitinfo(2): SIGRTMIN + 2 of the C library. */
+#define JVM_SIGNAL 36
+
+static const char *variable(char **environment, const char *name) {
+  size_t length = string_length(name);
+  for (; *environment != NULL; environment++)
+    if (starts_with(*environment, name) && (*environment)[length] == '=') return *environment + length + 1;
+  return NULL;
+}
+
+static void tell_jvm(uint32_t pid, int32_t value) {
+  struct siginfo info;
+  fill_bytes(&info, 0, sizeof info);
+  info.si_signo = JVM_SIGNAL;
+  info.si_code = SI_QUEUE;
+  info.si_pid = (int)sys(getpid);
+  info.si_uid = (uint32_t)sys(getuid);
+  info.si_value.sival_ptr = (void *)(int64_t)value;
+  sys(rt_sigqueueinfo, pid, JVM_SIGNAL, &info);
+}
+
+/* The JVM waits for this program's end and then for the signal: so a child does the work, and is nobody's child meanwhile. */
+static int checkpoint_parent(const char *directory, char **environment) {
+  static struct options options = {.timeout_ms = 10000};
+  options.pid = (uint32_t)sys(getppid);
+  const char *leave_running = variable(environment, "CRAC_CRIU_LEAVE_RUNNING");
+  options.leave_running = leave_running != NULL && leave_running[0] != 0;
+  absolute_path(directory, options.directory, sizeof options.directory);
+  long child = sys(clone, 17 /* SIGCHLD */, 0, 0, 0, 0);
+  if (child < 0) return failed_with(&options, "cannot start a process: %s", error_text(child));
+  if (child > 0) return 0;
+  const uint32_t parent = (uint32_t)sys(getppid);
+  for (int i = 0; i < 1000 && (uint32_t)sys(getppid) == parent; i++) {
+    const struct timespec64 pause = {0, 1000000};
+    sys(nanosleep, &pause, NULL);
+  }
+  int status = take_checkpoint(&options);
+  if (status != 0 || options.leave_running) tell_jvm(options.pid, status == 0 ? 0 : -1);
+  return status;
+}
+
+static int restore_as_jvm(const char *directory, char **environment) {
+  char restorer[4200], notify[32];
+  const char *data_id = variable(environment, "CRAC_NEW_ARGS_ID");
+  long n = read_link("/proc/self/exe", restorer, sizeof restorer);
+  char *slash = n <= 0 ? NULL : (char *)find_last_character(restorer, '/');
+  if (slash == NULL) {
+    program_error("cannot tell where this program is: mount procfs");
+    return 2;
+  }
+  format(slash + 1, sizeof restorer - (size_t)(slash + 1 - restorer), "warp-restore");
+  format(notify, sizeof notify, "%d:%s", JVM_SIGNAL, data_id == NULL || data_id[0] == 0 ? "0" : data_id);
+  const char *argv[] = {"warp-restore", directory, "--notify", notify, NULL};
+  long error = sys(execve, restorer, argv, environment);
+  program_error("cannot run %s: %s", restorer, error_text(error));
+  return 2;
+}
+
+int program_main(int argc, char **argv, char **environment) {
+  static struct options options = {.timeout_ms = 10000};
+  program_log_to_stderr("warp-checkpoint");
+  if (argc == 3 && strings_equal(argv[1], "checkpoint")) return checkpoint_parent(argv[2], environment);
+  if (argc == 3 && (strings_equal(argv[1], "restore") || strings_equal(argv[1], "restorewait"))) return restore_as_jvm(argv[2], environment);
+  int status = parse_options(argc, argv, &options);
+  return status != 0 ? status : take_checkpoint(&options);
 }

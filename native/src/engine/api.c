@@ -43,7 +43,7 @@ static enum warp_result wait_for_answer(int fd, uint32_t generation) {
   }
 }
 
-PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
+int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level) {
   char path[4200], request[4600], working_directory[4096];
   struct sockaddr_un address;
   const uint32_t generation = warp_control.generation;
@@ -59,12 +59,15 @@ PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
   if (fd < 0) return failed("cannot reach the engine: %s", error_text(fd));
   size_t size = engine_socket_address(&address);
   long error = sys(connect, fd, &address, size);
-  size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0,
-                         (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0);
+  size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, leave_running, self_contained, lz4_level);
   if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
   enum warp_result result = error < 0 ? failed("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
   sys(close, fd);
   return result;
+}
+
+PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
+  return (enum warp_result)engine_ask(directory, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0);
 }
 
 PUBLIC const char *warp_error(void) { return last_error; }

@@ -110,6 +110,18 @@ static void init_tables(struct capture *capture) {
   list_init(&capture->segments, arena, sizeof(struct segment));
 }
 
+const struct engine_tag *engine_tags;
+
+static void capture_tags(struct capture *capture) {
+  for (const struct engine_tag *tag = engine_tags; tag != NULL; tag = tag->next) {
+    const struct warp_slice name = table_string(&capture->tags, tag->name), value = table_bytes(&capture->tags, tag->value, tag->size);
+    struct warp_tag_record *record = table_add(&capture->tags);
+    record->kind = tag->kind;
+    record->name = name;
+    record->value = value;
+  }
+}
+
 /* Where an allocation that fails goes on: there is one capture at a time, and one thread that works on it. */
 static void *out_of_memory_frame[5];
 
@@ -132,6 +144,7 @@ static int take(struct capture *capture, struct target *target) {
   capture_threads(capture);
   capture_cached_ids(capture);
   capture_image(capture);
+  capture_tags(capture);
   if (capture_memory_areas(capture) < 0) return -1;
   release_find_sites(capture);
   if (capture_descriptors(capture) < 0) return -1;

@@ -11,6 +11,9 @@
 #define WARP_CONTROL_MAGIC "WARPCTRL"
 #define WARP_CONTROL_VERSION 2u
 
+/* Bytes that a restoring process may hand to the restored one. */
+#define WARP_RESTORE_DATA_ROOM 4096u
+
 /* Bytes for variables that a restore sets. */
 #define WARP_ENVIRONMENT_ROOM 16384u
 
@@ -88,6 +91,9 @@ struct warp_control {
 
   /* Version 2. Written by the restorer; NULL when all memory is there. */
   struct warp_loading *loading;
+  uint32_t restore_data_size; /* 0: none */
+  uint32_t reserved_3;
+  uint8_t restore_data[WARP_RESTORE_DATA_ROOM];
 };
 
 #endif

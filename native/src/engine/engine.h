@@ -106,7 +106,26 @@ size_t engine_socket_address(struct sockaddr_un *ret);
 /* Sends the lines that a thread working for the helper has logged. */
 void engine_log_flush(void);
 
+/* ---- the program's own requests (api.c) ---- */
+/* As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed). */
+int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level);
+
 /* ---- a capture (checkpoint.c) ---- */
+/* Labels, bitmaps, scores and user data that a JVM gives its image, or demands of one (crlib.c). */
+struct engine_tag {
+  struct engine_tag *next;
+  uint32_t kind; /* enum warp_tag_kind */
+  uint32_t comparison;
+  char *name;
+  uint8_t *value;
+  size_t size;
+  bool failed; /* of a demand: the image has `found` */
+  uint8_t *found;
+  size_t found_size;
+};
+/* Those of the checkpoint that is being asked for. */
+extern HIDDEN const struct engine_tag *engine_tags;
+
 /* How much content one chunk of the index covers, at most. Compressed ones are what must be read and decompressed for any byte in them. */
 #define PLAIN_CHUNK_SIZE MIB
 #define COMPRESSED_CHUNK_SIZE (256 * KIB)

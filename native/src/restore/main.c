@@ -7,7 +7,7 @@ static const char usage[] =
     "usage: warp-restore IMAGE [--concurrent | --no-concurrent] [--load-concurrency N] [--no-direct-map]\n"
     "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
-    "                    [--log-level error|warn|info|debug]\n"
+    "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
@@ -15,7 +15,8 @@ static const char usage[] =
     "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n"
     "Memory that cannot be mapped from the image (it is compressed) is loaded by N threads while the program runs,\n"
     "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
-    "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n";
+    "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n"
+    "--restore-data hands bytes to the program (crlib.h), --notify queues a signal to it before it goes on.\n";
 
 static struct restore the_restore = {.options = {.direct_map = true}};
 
@@ -33,6 +34,18 @@ static int add_variable(struct options *options, const char *variable) {
   copy_bytes(options->environment + options->environment_size, variable, size);
   options->environment_size += (uint32_t)size;
   return 0;
+}
+
+static bool parse_bytes(const char *digits, uint8_t *ret, size_t capacity, uint32_t *size) {
+  size_t length = string_length(digits);
+  if (length % 2 != 0 || length / 2 > capacity) return false;
+  for (size_t i = 0; i < length; i += 2) {
+    const char pair[3] = {digits[i], digits[i + 1], 0}, *at = pair;
+    ret[i / 2] = (uint8_t)parse_hex(&at);
+    if (at != pair + 2) return false;
+  }
+  *size = (uint32_t)(length / 2);
+  return true;
 }
 
 static bool parse_faults(const char *name, uint32_t *ret) {
@@ -70,6 +83,19 @@ static int parse_options(int argc, char **argv, struct options *options) {
     } else if (option_with_value(argc, argv, &i, "--load-faults", &value)) {
       if (!parse_faults(value, &options->load_faults)) {
         program_error("--load-faults %s: choose auto, userfaultfd, userfaultfd-user or signals", value);
+        return 2;
+      }
+    } else if (option_with_value(argc, argv, &i, "--restore-data", &value)) {
+      if (!parse_bytes(value, options->restore_data, sizeof options->restore_data, &options->restore_data_size)) {
+        program_error("--restore-data: give at most %lu bytes as hexadecimal digits", sizeof options->restore_data);
+        return 2;
+      }
+    } else if (option_with_value(argc, argv, &i, "--notify", &value)) {
+      const char *at = value;
+      options->notify_signal = (uint32_t)parse_decimal(&at);
+      if (*at == ':') at++, options->notify_value = (int32_t)parse_signed(&at);
+      if (*at != 0 || options->notify_signal == 0 || options->notify_signal > 64) {
+        program_error("--notify %s: give a signal's number, and a value behind a colon", value);
         return 2;
       }
     } else if (option_with_value(argc, argv, &i, "--load-trace", &value)) {

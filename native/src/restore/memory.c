@@ -303,7 +303,13 @@ int restore_memory(struct restore *restore) {
   copy_bytes(control->environment, restore->options.environment, restore->options.environment_size);
   control->threads_arrived = 0;
   control->release = 0;
-  control->loading = restore->loading;
+  if (control->version < 2 && restore->loading != NULL)
+    return fail(&restore->failure, "%s: the engine in it cannot load memory while the program runs: restore with --no-concurrent", image->path);
+  if (control->version >= 2) {
+    control->loading = restore->loading;
+    control->restore_data_size = restore->options.restore_data_size;
+    copy_bytes(control->restore_data, restore->options.restore_data, restore->options.restore_data_size);
+  }
   find_image_in_maps(restore, control);
   control->bootstrap_address = restore->bootstrap;
   control->bootstrap_size = restore->bootstrap_size;

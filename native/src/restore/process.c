@@ -215,6 +215,20 @@ static void set_references(struct restore *restore) {
   }
 }
 
+/* As sigqueue(3): how the older interface of CRaC wakes the JVM. */
+static void notify(const struct restore *restore) {
+  if (restore->options.notify_signal == 0) return;
+  struct siginfo info;
+  fill_bytes(&info, 0, sizeof info);
+  info.si_signo = (int)restore->options.notify_signal;
+  info.si_code = SI_QUEUE;
+  info.si_pid = (int)sys(getpid);
+  info.si_uid = (uint32_t)sys(getuid);
+  info.si_value.sival_ptr = (void *)(int64_t)restore->options.notify_value;
+  long error = sys(rt_sigqueueinfo, sys(getpid), restore->options.notify_signal, &info);
+  if (error < 0) log_warn("signal %u cannot be queued: %s", restore->options.notify_signal, error_text(error));
+}
+
 static const struct warp_thread_record *find_leader(const struct view *threads) {
   for (size_t i = 0; i < threads->count; i++) {
     const struct warp_thread_record *thread = view_at(threads, struct warp_thread_record, i);
@@ -276,6 +290,7 @@ _Noreturn void restore_threads(struct restore *restore) {
     sys(exit_group, 2);
   }
   requeue(0, 0);
+  notify(restore);
   restore_limits(process);
   /* The helper takes no descriptor of the program with it: it closes its copies at once, but for what loading needs. */
   if (restore->loading == NULL) sys(close_range, restore->lowest_own_descriptor, ~0u, 0);

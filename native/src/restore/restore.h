@@ -25,6 +25,10 @@ struct options {
   bool load_concurrency_given;
   uint32_t load_concurrency;
   uint32_t load_faults; /* enum warp_load_faults */
+  uint32_t restore_data_size;
+  uint8_t restore_data[WARP_RESTORE_DATA_ROOM]; /* for the program to ask for */
+  uint32_t notify_signal; /* queued to the program before it goes on, 0: none */
+  int32_t notify_value;
   char trace[4200];     /* where to record what is loaded when; empty for nowhere */
 };
 
