@@ -25,6 +25,7 @@ const needs = [
   { command: 'zsh', package: 'zsh', why: 'shell completion' },
   { command: 'fish', package: 'fish', why: 'shell completion' },
   { command: '/usr/bin/chromium', package: 'chromium', why: 'looking at reports in a browser' },
+  { file: '/usr/share/containers/seccomp.json', package: 'golang-github-containers-common', why: 'the seccomp profile of containers' },
   { command: 'groff', package: 'groff', why: 'judging the manual pages' },
   { file: '/usr/lib/x86_64-linux-gnu/liblz4.so.1', package: 'liblz4-1', why: 'judging LZ4 blocks' },
   { command: 'ceph-mon', package: 'ceph-mon', why: 'a real object store (with the next three: 60 MB)' },
