@@ -32,7 +32,8 @@ export async function runCommandLine(argv: string[], others: () => Promise<unkno
   try {
     const [name = '', ...rest] = argv;
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-    const simple = command && !command.needsEverything && !beforeDashes(rest).includes('--help');
+    const asksForHelp = beforeDashes(rest).some((word) => word === '--help' || word === '-h');
+    const simple = command && !command.needsEverything && !asksForHelp;
     await (simple ? command.start(rest, configuration()) : others());
   } catch (error) {
     reportError(error, argv);

@@ -39,7 +39,7 @@ describe.each(commands)('%s', (name, command) => {
   it('describes every argument and flag in sentences', () => {
     for (const [key, argument] of Object.entries(command.args)) expect(argument.description, key).toMatch(/\.$/);
     for (const [key, flag] of Object.entries(flagsOf(command))) {
-      if (!flag.hidden) expect(flag.description ?? flag.summary, `--${key}`).toMatch(/\.$/);
+      if (!flag.hidden) expect(flag.description ?? flag.summary, `--${key}`).toMatch(/\.( \[default: .*\])?$/);
     }
   });
 
@@ -69,7 +69,7 @@ describe.each(commands)('%s', (name, command) => {
     expect(stdout.startsWith(command.summary!)).toBe(true);
     for (const section of ['USAGE', 'EXAMPLES']) expect(stdout).toContain(`\n${section}\n`);
     for (const [key, flag] of Object.entries(flagsOf(command))) {
-      if (!flag.hidden) expect(stdout).toMatch(new RegExp(`^ +(-\\w, )? *--${key}\\b`, 'm'));
+      if (!flag.hidden) expect(stdout).toMatch(new RegExp(`^ +(-\\w, )? *--(\\[no-\\])?${key}\\b`, 'm'));
     }
     for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
     expect(warpTool(name, '-h').stdout).toBe(stdout);

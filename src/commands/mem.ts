@@ -49,7 +49,7 @@ export default class Mem extends DocumentCommand {
     '<%= config.bin %> mem /tmp/image 7ffd1000:64 --as ptr',
     '<%= config.bin %> mem /tmp/image environ --as ptr',
     '<%= config.bin %> mem /tmp/image --text "BEGIN PRIVATE KEY" --in heap --in anon',
-    '<%= config.bin %> mem /tmp/image --regex "session=[0-9a-f]{32}" --prot rw --context 64',
+    '<%= config.bin %> mem /tmp/image --regex "session=[0-9a-f]{32}" -c 64',
     '<%= config.bin %> mem /tmp/image --points-to 7f0000001000:64',
     '<%= config.bin %> mem /tmp/image --value 8080 --as u16 --in heap',
     '<%= config.bin %> mem /tmp/image --strings --min-length 8 --in "*.so*"',
