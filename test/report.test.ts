@@ -9,7 +9,7 @@ import { html } from '../src/report/html.js';
 import { COLUMNS, layOut, type Layout, type MapArea } from '../src/report/layout.js';
 import type { Report } from '../src/report/page.js';
 import { schemas } from '../src/schemas/index.js';
-import { chromiumPath, hasChromium, startBrowser } from './support/browser.js';
+import { chromiumPath, hasChromium, startBrowser } from './support/browser.mjs';
 import { endTarget, gcore, imageDirectory, removeDirectory, scratchDirectory, startTarget, warpTool } from './support/cores.js';
 import { auxvNote, PAGE, prpsinfoNote, prstatusNote, warpImage, type SegmentPlan } from './support/synthesise.js';
 
@@ -285,7 +285,7 @@ describe('warp-tool report', () => {
   });
 });
 
-describe.skipIf(!hasChromium)(`the page in a browser (where ${chromiumPath} is; on Debian: apt-get install chromium)`, () => {
+describe.skipIf(!hasChromium())(`the page in a browser (where ${chromiumPath} is; on Debian: apt-get install chromium)`, () => {
   let browser: Browser;
   let plain: string;
 

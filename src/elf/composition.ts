@@ -249,10 +249,14 @@ export class Census {
 
 /** Evenly spread blocks of content, compressed. */
 class Sample {
-  private due = 0;
   private sampled = 0;
   private packed = 0;
+  private passed = 0;
+  private windows = 0;
+  private next = 0;
+  private random = 1;
 
+  /** `share` of the content is taken. */
   constructor(
     private readonly share: number,
     private readonly compress: Compressor,
@@ -262,10 +266,13 @@ class Sample {
     const blocks: Buffer[] = [];
     for (let at = 0; at < bytes.length; at += BLOCK) {
       const block = bytes.subarray(at, at + BLOCK);
-      this.due += block.length * this.share;
-      if (this.due < block.length) continue;
-      this.due -= block.length;
-      blocks.push(block);
+      if (this.share >= 1 || this.passed >= this.next) {
+        blocks.push(block);
+        // Somewhere in the next window: content that repeats itself must not be met in step.
+        this.random = (Math.imul(this.random, 1_664_525) + 1_013_904_223) >>> 0;
+        this.next = ((++this.windows + this.random / 2 ** 32) * BLOCK) / this.share;
+      }
+      this.passed += block.length;
     }
     const packed = await Promise.all(blocks.map(async (block) => (await this.compress(block))?.length ?? block.length));
     for (const [index, block] of blocks.entries()) {
