@@ -16,7 +16,7 @@ import { collectEnvironment } from './env.js';
 import { collectFds } from './fds.js';
 import { amountsOf } from './maps.js';
 import { collectShow } from './show.js';
-import { collectThreads } from './threads.js';
+import { addJava, collectThreads } from './threads.js';
 import { validationDocument } from './validate.js';
 
 type Document = Static<typeof report>;
@@ -79,7 +79,12 @@ async function collectReport(image: Image, withEnvironment: boolean): Promise<Do
     validate,
     composition,
     advice,
-    threads: await part(() => collectThreads(image, false)),
+    threads: await part(async () => {
+      const threads = await collectThreads(image, false);
+      await addJava(image, threads, null);
+      warnings.push(...(threads.java?.problems ?? []));
+      return threads;
+    }),
     fds: image.ours ? await part(() => collectFds(image)) : null,
     env: withEnvironment ? await part(() => collectEnvironment(image)) : null,
   };

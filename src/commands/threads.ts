@@ -126,7 +126,7 @@ function addStacks(document: Document, { tool, problem, frames }: Stacks): void 
 }
 
 /** Adds what the Java virtual machine's own tables say of its threads and, where stacks are asked for, of their Java frames. */
-async function addJava(image: Image, document: Document, stacks: Stacks | null): Promise<void> {
+export async function addJava(image: Image, document: Document, stacks: Stacks | null): Promise<void> {
   const space = new AddressSpace(image);
   try {
     const jvm = await openJvm(space);
@@ -187,7 +187,7 @@ function address(pc: string | null): string {
 }
 
 /** The Java name in full where there is one; the kernel has the first 15 bytes of it, or a name of its own. */
-function nameOf({ name, java }: Row): string {
+export function nameOf({ name, java }: Pick<Row, 'name' | 'java'>): string {
   if (java?.name === null || java?.name === undefined) return name ?? '';
   const same = name !== null && java.name.startsWith(name.replace(/\uFFFD+$/, ''));
   return same || name === null ? java.name : `${java.name} (${name})`;

@@ -63,7 +63,11 @@ function regionsOf(areas: readonly Area[]): MapArea[] {
 
 /** Names by thread id. */
 export function threadNames({ threads }: Report): Map<string, string> {
-  return new Map((threads?.threads ?? []).flatMap(({ tid, name }) => (name ? [[String(tid), name] as const] : [])));
+  return new Map(
+    (threads?.threads ?? [])
+      .map((thread) => [String(thread.tid), thread.java?.name ?? thread.name] as const)
+      .filter((entry): entry is [string, string] => Boolean(entry[1])),
+  );
 }
 
 /** The id of an area's row in the table of all areas. */

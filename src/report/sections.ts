@@ -1,6 +1,7 @@
 import { areaId, areaTitle, categoryNames, memoryMap, threadNames } from './memory-map.js';
 import { describe as describeDescriptor, flagsText } from '../commands/fds.js';
 import { frameText } from '../commands/locations.js';
+import { nameOf } from '../commands/threads.js';
 import { quoted } from '../commands/show.js';
 import { count } from '../terminal/format.js';
 import { html, type Content, type Html } from './html.js';
@@ -371,13 +372,16 @@ export function threads({ threads: document, show }: Report): Section | null {
   const shown = document.threads.slice(0, MOST_ROWS);
   type Row = (typeof shown)[number];
   const calls = show.threads.system_calls.slice(0, 12);
-  const has = (key: 'name' | 'state' | 'system_call'): boolean => document.threads.some((row) => row[key] !== null);
+  const has = (test: (row: Row) => boolean): boolean => document.threads.some(test);
+  const none = html`<span class="none">–</span>`;
+  const named = has((row) => nameOf(row) !== '');
   const columns: Column<Row>[] = [
-    { title: 'Thread', cell: (row) => row.tid, value: (row) => row.tid, names: true, class: 'mono', heads: !has('name') },
-    ...(has('name') ? [{ title: 'Name', cell: (row: Row) => row.name, heads: true }] : []),
-    ...(has('state') ? [{ title: 'State', cell: (row: Row) => row.state, minor: true }] : []),
-    ...(has('system_call')
-      ? [{ title: 'System call', cell: (row: Row) => row.system_call ?? html`<span class="none">–</span>`, class: 'mono' }]
+    { title: 'Thread', cell: (row) => row.tid, value: (row) => row.tid, names: true, class: 'mono', heads: !named },
+    ...(named ? [{ title: 'Name', cell: nameOf, heads: true }] : []),
+    ...(has((row) => row.java !== null) ? [{ title: 'Java', cell: (row: Row) => javaState(row) ?? none, minor: true }] : []),
+    ...(has((row) => row.state !== null) ? [{ title: 'State', cell: (row: Row) => row.state, minor: true }] : []),
+    ...(has((row) => row.system_call !== null)
+      ? [{ title: 'System call', cell: (row: Row) => row.system_call ?? none, class: 'mono' }]
       : []),
     {
       title: 'Place in the code',
@@ -392,6 +396,12 @@ export function threads({ threads: document, show }: Report): Section | null {
     body: html`${calls.length > 0 && html`<p>${calls.map(({ name, count: amount }, index) => html`${index > 0 && ', '}${amount} in ${name === null ? 'user code' : html`<code>${name}</code>`}`)}.</p>`}
     ${table(shown, columns, { caption: count(document.threads.length, 'thread') })}${rest(document.threads.length, shown.length, 'threads', 'threads')}`,
   };
+}
+
+function javaState({ java }: NonNullable<Report['threads']>['threads'][number]): string | null {
+  if (!java) return null;
+  const blocker = java.waits_for ? ` for ${java.waits_for.class}` : '';
+  return `${(java.state ?? java.vm_state).toLowerCase()}${blocker}`;
 }
 
 export function descriptors({ fds, show }: Report): Section | null {

@@ -114,6 +114,7 @@ footer { margin-top: 48px; padding-top: 14px; border-top: 1px solid var(--line);
   nav, .skip, input[type=search], details:not([open]) { display: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2, h3, caption { break-after: avoid; } tr, li, .facts div { break-inside: avoid; }
+  tfoot { display: table-row-group; } .break { font-size: 7px; } .caption { font-size: 8px; }
   .scroll { overflow: visible; } a { color: inherit; text-decoration: none; }
   main > section { padding-top: 22px; }
 }
