@@ -1,6 +1,7 @@
 import { Flags } from '@oclif/core';
 import { AddressSpace } from '../elf/address-space.js';
 import type { Image } from '../elf/image.js';
+import { labelsIn, labelsOf, type Label } from '../elf/labels.js';
 import { Modules } from '../elf/modules.js';
 import { protectionText, type Vma } from '../elf/vmas.js';
 import { maps } from '../schemas/index.js';
@@ -36,7 +37,9 @@ export default class Maps extends ImageCommand {
       args.image,
       flags.json ?? false,
       async (image) => {
-        const document = await collectMaps(image, flags.ranges);
+        const space = new AddressSpace(image);
+        const labels = await labelsOf(space).finally(() => space.close());
+        const document = await collectMaps(image, { ranges: flags.ranges ?? false, labels });
         if (flags.sort === 'size') document.maps.sort((a, b) => descending(a.mapped, b.mapped));
         // Foreign cores do not tell what was resident: what they hold of an area comes nearest.
         if (flags.sort === 'rss') document.maps.sort((a, b) => descending(a.resident ?? a.stored, b.resident ?? b.stored));
@@ -104,16 +107,36 @@ function describe(row: Row): string {
   const parts: string[] = [];
   if (row.name !== '') parts.push(printable(row.name));
   if (row.kind === 'file' && row.offset !== '0x0') parts.push(`+${row.offset}`);
-  if (row.stack_of !== null && row.kind !== 'stack') parts.push(`stack of thread ${row.stack_of}`);
+  const stack = row.stack_of !== null && row.kind !== 'stack' ? `stack of thread ${row.stack_of}` : null;
+  if (row.labels.length > 0) parts.push(labelText(row.labels, stack));
+  else if (stack !== null) parts.push(stack);
   if (row.flags.length > 0) parts.push(`(${row.flags.join(', ')})`);
   return parts.join(' ');
+}
+
+/** `Java heap: old 13.0 MiB, eden 4.58 MiB`: sizes where an area has several labels of one part. */
+function labelText(labels: Row['labels'], stack: string | null): string {
+  const parts = [...new Set(labels.map(({ part }) => part))].map((part) => {
+    const own = labels.filter((label) => label.part === part);
+    const details = own
+      .map(({ detail, bytes: size }) => (own.length > 1 ? `${detail} ${bytes(size)}` : detail))
+      .filter((text) => text !== '');
+    const shown = details.length > 5 ? [...details.slice(0, 4), `${details.length - 4} more`] : details;
+    const name = part === 'thread stack' ? (stack ?? part) : part;
+    return shown.length > 0 ? `${name}: ${shown.join(', ')}` : name;
+  });
+  return printable(parts.join('; '));
 }
 
 function descending(a: number | string, b: number | string): number {
   return Number(b) - Number(a);
 }
 
-export async function collectMaps(image: Image, withRanges = false): Promise<Document> {
+/** `ranges`: with what each area holds, piece by piece; `labels`: what knows the program says of its memory. */
+export async function collectMaps(
+  image: Image,
+  { ranges = false, labels = [] }: { ranges?: boolean; labels?: readonly Label[] } = {},
+): Promise<Document> {
   const modules = new Modules(image);
   const vmas = image.vmas();
   const rows: Row[] = [];
@@ -128,11 +151,12 @@ export async function collectMaps(image: Image, withRanges = false): Promise<Doc
       name: vma.name,
       build_id: vma.kind === 'file' ? await modules.buildId(vma) : null,
       stack_of: vma.stackOf,
+      labels: labelsIn(labels, vma).map(({ part, detail, bytes: size }) => ({ part, detail, bytes: byteCountOf(size) })),
       ...amountsOf([vma]),
-      ranges: withRanges ? [] : null,
+      ranges: ranges ? [] : null,
     });
   }
-  if (withRanges) await addRanges(image, rows);
+  if (ranges) await addRanges(image, rows);
   return { image: image.source.name, warnings: image.warnings, total: { areas: vmas.length, ...amountsOf(vmas) }, maps: rows };
 }
 

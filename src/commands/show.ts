@@ -13,6 +13,7 @@ import { bytes, count, duration, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
 import { kindsText } from './fds.js';
 import { amountsOf } from './maps.js';
+import { collectJava, javaLines } from './show-java.js';
 import { systemCallOf } from './threads.js';
 
 type Document = Static<typeof show>;
@@ -31,7 +32,10 @@ export default class Show extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Show);
-    return this.inspect(args.image, flags.json ?? false, collectShow, (document) => this.render(document));
+    return this.inspect(args.image, flags.json ?? false, collectShow, (document) => {
+      for (const problem of document.java?.problems ?? []) this.warnUser(printable(problem));
+      return this.render(document);
+    });
   }
 
   private *render(document: Document): Generator<string> {
@@ -93,6 +97,11 @@ export default class Show extends ImageCommand {
       const parent = content.in_parent > 0 ? `, ${content.in_parent} in the parent` : '';
       yield '';
       yield row('content', `${bytes(content.size)} in ${count(content.chunks, 'chunk')}${packing}${encryption}${parent}`);
+    }
+    if (document.java) {
+      yield '';
+      yield* javaLines(document.java, row, style);
+      yield '';
     }
     yield* this.fileList(document, row);
     if (needs) {
@@ -248,6 +257,7 @@ export async function collectShow(image: Image): Promise<Document> {
     content: contentOf(image),
     descriptors: descriptorKinds(image),
     files,
+    java: await collectJava(image),
     needs: record && {
       machine: image.header.machineName === 'amd64' ? 'x86-64' : image.header.machineName,
       page_size: record.page_size,

@@ -1,6 +1,6 @@
 import { areaName, type AddressSpace, type Run } from './address-space.js';
 import { categories, categoryOf, type Category } from './categories.js';
-import type { Image } from './image.js';
+import { arenasOf } from './malloc.js';
 import { RunReader } from './memory-diff.js';
 import type { Vma } from './vmas.js';
 import { xxh64Function } from './xxh64.js';
@@ -61,7 +61,6 @@ const BLOCK = 256 << 10;
 /** Content of each category that LZ4 is tried on at most, spread evenly: bytes. */
 const SAMPLE = 64 << 20;
 const MOST_CELLS = 16_384;
-const ARENA = 64n << 20n;
 const ZEROS = Buffer.alloc(PAGE);
 
 /**
@@ -134,22 +133,6 @@ export async function compositionOf(
     await reader.close();
   }
   return { areas, categories: categories.flatMap((one) => totals.get(one) ?? []), cell, duplicatesFrom: census.divisor };
-}
-
-/** Heaps of glibc's malloc beside the main one: aligned to 64 MiB, each starts with a `struct heap_info` (malloc/arena.c). */
-async function arenasOf(image: Image): Promise<Set<Vma>> {
-  const found = new Set<Vma>();
-  for (const vma of image.vmas()) {
-    if (vma.kind !== 'anonymous' || vma.start % ARENA !== 0n || vma.end - vma.start > ARENA || vma.stored === 0n) continue;
-    const info = await image.memory.read(vma.start, 32).catch(() => null);
-    if (!info) continue;
-    const [arena, previous, size, accessible] = [0, 8, 16, 24].map((at) => info.readBigUInt64LE(at)) as [bigint, bigint, bigint, bigint];
-    // The arena itself stands behind the heap_info of its first heap.
-    const inside = arena % ARENA;
-    const sound = size > 0n && size <= accessible && accessible <= ARENA && size % BigInt(PAGE) === 0n && previous % ARENA === 0n;
-    if (sound && arena >= ARENA && inside >= 32n && inside <= 64n && (previous !== 0n || arena - inside === vma.start)) found.add(vma);
-  }
-  return found;
 }
 
 function unstoredState({ from, vma }: Run): CellState {

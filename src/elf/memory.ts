@@ -38,6 +38,17 @@ export class Memory {
     return low - 1;
   }
 
+  /** Bytes of [start, end) whose content the image holds. */
+  stored(start: bigint, end: bigint): bigint {
+    let total = 0n;
+    for (let index = Math.max(0, this.indexAt(start)); index < this.segments.length; index++) {
+      const { address, type, fileSize, memorySize } = this.segments[index]!;
+      if (address >= end) break;
+      total += max(0n, min(end, address + (type === PT_WARP_CHUNKED ? memorySize : fileSize)) - max(start, address));
+    }
+    return total;
+  }
+
   /** `length` bytes at `address`. Fails when a part is not in the image. */
   async read(address: bigint, length: number): Promise<Buffer> {
     const result = Buffer.alloc(length);

@@ -26,7 +26,8 @@ export const byteCount = (description?: string): Schema<number | string> =>
     ],
     ...(description && { description }),
   });
-export const nullable = <T>(schema: Schema<T>): Schema<T | null> => make({ anyOf: [schema.json, { type: 'null' }] });
+export const nullable = <T>(schema: Schema<T>, description?: string): Schema<T | null> =>
+  make({ anyOf: [schema.json, { type: 'null' }], ...(description && { description }) });
 export const array = <T>(items: Schema<T>, description?: string): Schema<T[]> =>
   make({ type: 'array', items: items.json, ...(description && { description }) });
 export const map = <T>(values: Schema<T>): Schema<Record<string, T>> => make({ type: 'object', additionalProperties: values.json });

@@ -15,6 +15,68 @@ const amounts = {
   packed: byteCount('bytes that the stored content takes in the file'),
 };
 
+const java = object({
+  version: nullable(string('of the virtual machine')),
+  description: nullable(string('in its own words')),
+  collector: nullable(oneOf('Serial', 'Parallel', 'G1', 'Z', 'Shenandoah', 'Epsilon')),
+  command: nullable(string('class or jar, and arguments')),
+  arguments: nullable(array(string('what the virtual machine took of the command line'))),
+  flags: array(
+    object({ name: string(), value: string(), origin: string('who set it: command line, ergonomic …') }),
+    'not at their default',
+  ),
+  heap: nullable(
+    object({
+      maximum: byteCount(),
+      committed: byteCount(),
+      used: byteCount('with garbage that no collection has found yet'),
+      stored: byteCount('in the image'),
+      stored_free: byteCount('of that, in free parts'),
+      spaces: array(
+        object({ name: string('eden, old …'), regions: nullable(integer()), capacity: byteCount(), used: byteCount() }),
+        'as far as the collector tells',
+      ),
+    }),
+  ),
+  code_cache: nullable(
+    object({
+      reserved: byteCount(),
+      committed: byteCount(),
+      used: byteCount(),
+      methods: integer('compiled'),
+      stored: byteCount(),
+      parts: array(object({ name: string(), reserved: byteCount(), committed: byteCount(), used: byteCount(), methods: integer() })),
+    }),
+  ),
+  metaspace: nullable(
+    object({ committed: byteCount(), stored: byteCount(), used_at_last_collection: nullable(byteCount('from the performance counters')) }),
+  ),
+  classes: nullable(object({ loaded: integer('with array classes'), shared: integer('in the class data archive'), loaders: integer() })),
+  archives: array(
+    object({ path: string(), mapped: byteCount(), stored: byteCount('changed pages, which are in the image') }),
+    'of class data',
+  ),
+  direct_buffers: nullable(
+    object({ count: integer(), capacity: byteCount(), reserved: byteCount(), maximum: byteCount(), stored: byteCount() }),
+  ),
+  threads: object({ java: integer(), daemon: integer(), stacks_stored: byteCount() }),
+  counters: nullable(
+    object({
+      collections: integer(),
+      collection_time_ns: string('decimal'),
+      compilations: integer(),
+      compilation_time_ns: string('decimal'),
+    }),
+    'until the capture',
+  ),
+  composition: array(object({ part: string(), stored: byteCount() }), 'what the content of the image is, largest first'),
+  advice: array(
+    object({ part: string(), bytes: byteCount('of the image that are at stake'), problem: string(), mend: string() }),
+    'what makes the image large, largest first',
+  ),
+  problems: array(string('what could not be read, and why')),
+});
+
 export const show = object({
   image,
   size: byteCount(),
@@ -81,6 +143,7 @@ export const show = object({
       files: integer('files that must be there unchanged'),
     }),
   ),
+  java: nullable(java, 'of a Java virtual machine'),
 });
 
 const frame = object({
@@ -190,6 +253,14 @@ export const maps = object({
       name: string('path of the file, [heap], name of the memory file; empty for nameless memory'),
       build_id: nullable(string()),
       stack_of: nullable(integer('tid of a thread whose stack pointer is here')),
+      labels: array(
+        object({
+          part: string('Java heap, code cache …'),
+          detail: string('eden …; empty where there is no more to say'),
+          bytes: byteCount('of the area'),
+        }),
+        'what the program uses it for, as far as its own tables tell (Java virtual machines), most bytes first',
+      ),
       ...amounts,
       ranges: nullable(
         array(

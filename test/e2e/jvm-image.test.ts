@@ -2,18 +2,30 @@
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AddressSpace } from '../../src/elf/address-space.js';
 import { Image } from '../../src/elf/image.js';
 import { openJvm } from '../../src/elf/java.js';
 import type { JavaFrame } from '../../src/elf/jvm/frames.js';
+import type { JavaHeap } from '../../src/elf/jvm/heap.js';
 import type { Jvm } from '../../src/elf/jvm/jvm.js';
 import { schemas } from '../../src/schemas/index.js';
 import type { Static } from '../../src/schemas/builder.js';
-import type { threads as threadsSchema } from '../../src/schemas/index.js';
+import type { maps as mapsSchema, show as showSchema, threads as threadsSchema } from '../../src/schemas/index.js';
 import { command, makeDirectory } from './support/host.js';
-import { compileJava, type DumpedThread, jcmd, type Jdk, jdks, parseThreadDump, startInspected } from './support/jvm.js';
-import { checkpointAndEnd, killAll, run, warpTool } from './support/program.js';
+import {
+  compileJava,
+  type DumpedThread,
+  type Facts,
+  factsOf,
+  jcmd,
+  type Jdk,
+  jdks,
+  parseThreadDump,
+  startInspected,
+} from './support/jvm.js';
+import { checkpoint, checkpointAndEnd, killAll, run, warpTool } from './support/program.js';
 
 const [first, ...others] = command('javac') ? jdks() : [];
 
@@ -36,14 +48,24 @@ for (const jdk of others) for (const collector of ['G1', 'Z']) add(jdk, collecto
 
 /** What the JDK says of a process, and an image of it at that moment. */
 interface Captured {
-  dump: DumpedThread[];
+  facts: Facts;
   image: string;
 }
 
+/** Captures until the JDK says the same before and after: threads of the virtual machine may still have been at work. */
 async function capture({ jdk, flags }: Case, classes: string): Promise<Captured> {
   const target = await startInspected(jdk, classes, flags, { args: ['spin'] });
-  const dump = parseThreadDump(await jcmd(jdk, target, 'Thread.print'));
-  return { dump, image: await checkpointAndEnd(target) };
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const facts = await factsOf(jdk, target);
+    const image = await checkpoint(target, ['--leave-running']);
+    const after = await factsOf(jdk, target);
+    if (isDeepStrictEqual({ ...facts, threads: withoutFrames(facts.threads) }, { ...after, threads: withoutFrames(after.threads) })) {
+      await target.kill();
+      return { facts, image };
+    }
+    rmSync(image, { recursive: true });
+  }
+  throw new Error('the JVM does not come to rest');
 }
 
 /** Little address space: gcore writes what is only reserved, too. */
@@ -128,6 +150,24 @@ function still(name: string, frames: string[]): string[] {
   return frames.filter((frame) => !frame.startsWith('Inspected.step(')).map((frame) => frame.replace(/spinHere\(.*/, 'spinHere'));
 }
 
+/** Parts of `jcmd GC.heap_info` that a heap must make. */
+function heapLines({ collector, committed, used, spaces }: JavaHeap, version: number): string[] {
+  const kib = (bytes: bigint): string => `${bytes >> 10n}K`;
+  const hex = (address: bigint): string => `0x${address.toString(16).padStart(16, '0')}`;
+  if (collector === 'Z') return [`used ${used >> 20n}M, capacity ${committed >> 20n}M, max capacity 256M`];
+  if (collector === 'G1') {
+    const young = spaces.filter(({ name }) => name === 'eden' || name === 'survivor');
+    const regions = young.reduce((total, space) => total + space.regions!, 0);
+    const amounts = version < 23 ? `total ${kib(committed)}, used ${kib(used)}` : `committed ${kib(committed)}, used ${kib(used)}`;
+    return [amounts, `${regions} young (${regions << 10}K)`];
+  }
+  return spaces.map(({ capacity, ranges: [range] }) => {
+    const { start, top } = range!;
+    const separator = collector === 'Parallel' ? ',' : ', ';
+    return `${kib(capacity)}, ${((top - start) * 100n) / capacity}% used [${hex(start)}${separator}${hex(top)}${separator}`;
+  });
+}
+
 describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian: apt-get install openjdk-17-jdk-headless)', () => {
   let classes: string;
   beforeAll(() => {
@@ -143,11 +183,67 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
     afterAll(killAll);
 
     it('has the Java threads of the thread dump', async () => {
-      expect(await threadsOf(captured.image)).toEqual(withoutFrames(captured.dump));
+      expect(await threadsOf(captured.image)).toEqual(withoutFrames(captured.facts.threads));
     });
 
     it('has their frames', async () => {
-      expect(await framesOf(captured.image)).toEqual(framesIn(captured.dump));
+      expect(await framesOf(captured.image)).toEqual(framesIn(captured.facts.threads));
+    });
+
+    it('has the flags of VM.flags', async () => {
+      await withJvm(captured.image, async ({ vm }) => {
+        const { flags, flagsSet } = captured.facts;
+        const found: Record<string, string | null> = {};
+        for (const name of Object.keys(flags)) found[name] = await vm.flags.value(name);
+        expect(found).toEqual(flags);
+        expect((await vm.flags.set()).map(({ name }) => name)).toEqual(expect.arrayContaining(flagsSet));
+      });
+    });
+
+    it('has the heap of GC.heap_info', async () => {
+      await withJvm(captured.image, async (jvm) => {
+        const heap = (await jvm.heap())!;
+        expect(jvm.problems).toEqual([]);
+        expect(one.flags).toContain(`-XX:+Use${heap.collector}GC`);
+        expect(heap.maximum).toBe(256n << 20n);
+        for (const text of heapLines(heap, one.jdk.version)) expect(captured.facts.heap).toContain(text);
+      });
+    });
+
+    it('has the code cache of Compiler.codecache', async () => {
+      await withJvm(captured.image, async (jvm) => {
+        const parts = (await jvm.codeCache())!;
+        const shown = parts.map(({ name, start, reservedEnd, used }) => ({
+          name,
+          size: Number(reservedEnd - start) >> 10,
+          used: Number(used) >> 10,
+        }));
+        expect(shown).toEqual(captured.facts.codeCache);
+        expect(parts.reduce((total, { methods }) => total + methods, 0)).toBe(captured.facts.methods);
+      });
+    });
+
+    it('has the classes of VM.metaspace', async () => {
+      await withJvm(captured.image, async (jvm) => {
+        const { classes: loaded, shared, metaspace } = (await jvm.classes())!;
+        expect({ loaded, shared }).toEqual(captured.facts.classes);
+        const committed = metaspace.reduce((total, { start, end }) => total + (end - start), 0n);
+        if (captured.facts.metaspaceCommitted !== null) expect(Number(committed >> 10n)).toBe(captured.facts.metaspaceCommitted);
+        else expect(committed).toBeGreaterThan(0n);
+      });
+    });
+
+    it('knows how much direct buffers take and where they are', async () => {
+      await withJvm(captured.image, async (jvm, image) => {
+        expect(await jvm.directBuffers()).toMatchObject({ count: 3n, capacity: 15n << 20n });
+        const places = (await jvm.labels()).filter(({ part }) => part === 'direct buffers');
+        expect(places.map(({ start, end }) => end - start)).toEqual([5n << 20n, 5n << 20n, 5n << 20n]);
+        // One of them was filled with known bytes.
+        const full = places.filter(({ start, end }) => image.memory.stored(start, end) > 4n << 20n);
+        expect(full).toHaveLength(1);
+        const bytes = await image.memory.read(full[0]!.start, 4096);
+        expect([...bytes.subarray(0, 300)]).toEqual(Array.from({ length: 300 }, (_, i) => (i >> 8) | 1));
+      });
     });
 
     it('knows compiled frames and what was compiled into them', async () => {
@@ -181,10 +277,10 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
 
   describe('the command line', () => {
     let image: string;
-    let dump: DumpedThread[];
+    let facts: Facts;
     beforeAll(async () => {
-      const target = await startInspected(first!, classes, ['-XX:+UseG1GC', '-Xmx256m']);
-      dump = parseThreadDump(await jcmd(first!, target, 'Thread.print'));
+      const target = await startInspected(first!, classes, ['-XX:+UseG1GC', '-Xmx256m', '-Xshare:auto']);
+      facts = await factsOf(first!, target);
       image = await checkpointAndEnd(target);
     });
 
@@ -200,11 +296,18 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
       return document;
     }
 
+    async function text(...argv: string[]): Promise<string> {
+      const tool = warpTool(argv);
+      await tool.ended;
+      expect(tool.stderr).toBe('');
+      return tool.stdout;
+    }
+
     it('threads gives full names, states and what threads wait for', async () => {
       const { threads, java } = await json<Static<typeof threadsSchema>>('threads', image);
       expect(java).toEqual({ problems: [] });
       const byTid = new Map(threads.map((thread) => [thread.tid, thread]));
-      for (const { name, tid, state } of dump) expect(byTid.get(tid)!.java).toMatchObject({ name, state });
+      for (const { name, tid, state } of facts.threads) expect(byTid.get(tid)!.java).toMatchObject({ name, state });
       const named = (name: string): NonNullable<(typeof threads)[number]['java']> =>
         threads.find((thread) => thread.java?.name === name)!.java!;
       const blocked = named('blocked').waits_for!;
@@ -213,10 +316,9 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
       expect(named('local class').waits_for).toMatchObject({ how: 'parking', class: 'Inspected$Task$1Local' });
       expect(threads.filter((thread) => thread.java === null).map(({ name }) => name)).toContain('VM Thread');
 
-      const text = warpTool(['threads', image]);
-      await text.ended;
-      expect(text.stdout).toMatch(/^ *\d+ {2}a-thread-with-a-name-far-longer-than-fifteen-characters {2}/m);
-      expect(text.stdout).toContain(`[BLOCKED (on object monitor) for java.lang.Object ${blocked.address}`);
+      const shown = await text('threads', image);
+      expect(shown).toMatch(/^ *\d+ {2}a-thread-with-a-name-far-longer-than-fifteen-characters {2}/m);
+      expect(shown).toContain(`[BLOCKED (on object monitor) for java.lang.Object ${blocked.address}`);
     });
 
     it('threads --stack puts Java frames below the native ones', async () => {
@@ -231,10 +333,57 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
       expect(frames.at(-1)!.java!.kind).toBe('entry');
       expect(accepting.java!.frames_end).toBe("at the thread's first Java method, which native code called");
 
-      const text = warpTool(['threads', image, '--stack']);
-      await text.ended;
-      expect(text.stdout).toMatch(/ Inspected\.waitHere at Inspected\.java:\d+ \(interpreted\)$/m);
-      expect(text.stdout).toMatch(/ Inspected\.compiledOuter at Inspected\.java:\d+ \((compiled|inlined), C[12]\)$/m);
+      const shown = await text('threads', image, '--stack');
+      expect(shown).toMatch(/ Inspected\.waitHere at Inspected\.java:\d+ \(interpreted\)$/m);
+      expect(shown).toMatch(/ Inspected\.compiledOuter at Inspected\.java:\d+ \((compiled|inlined), C[12]\)$/m);
+    });
+
+    it('show has a section about the JVM', async () => {
+      const { java } = await json<Static<typeof showSchema>>('show', image);
+      expect(java!.problems).toEqual([]);
+      expect(java).toMatchObject({
+        collector: 'G1',
+        command: 'Inspected',
+        arguments: ['-XX:+UseG1GC', '-Xmx256m', '-Xshare:auto'],
+        heap: { maximum: 256 << 20 },
+        direct_buffers: { count: 3, capacity: 15 << 20 },
+        threads: { java: facts.threads.length, daemon: facts.threads.filter(({ daemon }) => daemon).length },
+        classes: facts.classes.shared > 0 ? { shared: facts.classes.shared } : {},
+      });
+      expect(java!.version).toMatch(new RegExp(`^${first!.version}\\b`));
+      expect(java!.flags).toContainEqual({ name: 'MaxHeapSize', value: String(256 << 20), origin: 'command line' });
+      expect(java!.counters!.collections).toBeGreaterThan(0);
+      expect(java!.direct_buffers!.stored).toBeGreaterThan(4 << 20);
+      if (facts.classes.shared > 0) expect(java!.archives.map(({ path }) => path)).toEqual([expect.stringMatching(/\.jsa$/)]);
+      // The parts are the whole: no byte is in two, none in no part.
+      const whole = java!.composition.reduce((total, { stored }) => total + Number(stored), 0);
+      const { memory } = await json<Static<typeof showSchema>>('show', image);
+      expect(whole).toBe(Number(memory.stored));
+      // A full direct buffer of 5 MiB is a tenth of this image and more.
+      expect(java!.advice.map(({ part }) => part)).toContain('direct buffers');
+
+      const shown = await text('show', image);
+      expect(shown).toMatch(/^Java +\d.*, G1 collector$/m);
+      expect(shown).toMatch(/^ {2}heap +.* used, .* committed, 256 MiB at most; .* in the image/m);
+      expect(shown).toMatch(/^ {2}direct +15\.0 MiB in 3 buffers, 5\.\d+ MiB in the image$/m);
+      expect(shown).toMatch(/^ {2}to do +5\.\d+ MiB: direct buffers are memory outside of the heap/m);
+    });
+
+    it('maps says what areas are for', async () => {
+      const { maps } = await json<Static<typeof mapsSchema>>('maps', image);
+      const parts = new Set(maps.flatMap(({ labels }) => labels.map(({ part }) => part)));
+      for (const part of ['Java heap', 'code cache', 'metaspace', 'thread stack', 'direct buffers', 'collector'])
+        expect(parts).toContain(part);
+      const { threads } = await json<Static<typeof threadsSchema>>('threads', image);
+      const stackOf = (name: string): (typeof maps)[number] =>
+        maps.find(({ stack_of: tid, labels }) => tid !== null && labels.some(({ detail }) => detail === `Java thread "${name}"`))!;
+      for (const name of ['main', 'owner', 'accepts']) {
+        expect(stackOf(name).stack_of).toBe(threads.find((thread) => thread.java?.name === name)!.tid);
+      }
+      const shown = await text('maps', image);
+      expect(shown).toMatch(/ Java heap: .*eden /);
+      expect(shown).toMatch(/ stack of thread \d+: Java thread "owner"/);
+      expect(shown).toMatch(/ code cache: (profiled nmethods|CodeCache)/);
     });
   });
 });

@@ -161,6 +161,8 @@ export class CodeCache {
   private async nameOf({ start, reservedEnd }: CodeHeap): Promise<string> {
     if (this.heaps.length === 1) return 'CodeCache';
     if (this.interpreter.start >= start && this.interpreter.start < reservedEnd) return 'non-nmethods';
+    // Without the first compiler there is one other part.
+    if ((await this.vm.flags.value('ProfiledCodeHeapSize')) === '0') return 'non-profiled nmethods';
     const others = this.heaps.filter((heap) => !(this.interpreter.start >= heap.start && this.interpreter.start < heap.reservedEnd));
     // Profiled code is below the rest.
     return others.every((heap) => start <= heap.start) ? 'profiled nmethods' : 'non-profiled nmethods';

@@ -1,15 +1,24 @@
 import type { AddressSpace } from '../address-space.js';
+import type { Label } from '../labels.js';
+import type { Vma } from '../vmas.js';
+import { loadedClasses, type LoadedClasses } from './classes.js';
+import { CodeCache, type CodeHeapUse } from './code-cache.js';
+import { BITS, CLEANER, directBufferPlaces, directBuffers, type DirectBuffers } from './direct-buffers.js';
 import { FrameWalker, type JavaStack, type Registers } from './frames.js';
+import { javaHeap, type JavaHeap } from './heap.js';
 import { Unreadable } from './memory.js';
+import { labelsOfJvm } from './regions.js';
 import { javaThreads, type JavaThread } from './threads.js';
 import { Vm } from './vm.js';
-import type { Vma } from '../vmas.js';
 
 /** A HotSpot virtual machine in an image. What one part of it cannot tell is null and has a line in `problems`; the other parts go on. */
 export class Jvm {
   /** What could not be read, and why: one line each. */
   readonly problems: string[] = [];
   private cachedWalker: Promise<FrameWalker | null> | undefined;
+  private cachedHeap: Promise<JavaHeap | null> | undefined;
+  private cachedCode: Promise<CodeHeapUse[] | null> | undefined;
+  private cachedClasses: Promise<LoadedClasses | null> | undefined;
   private cachedThreads: Promise<JavaThread[]> | undefined;
 
   private constructor(readonly vm: Vm) {}
@@ -39,6 +48,40 @@ export class Jvm {
     this.cachedWalker ??= this.attempt('Java frames', () => FrameWalker.open(this.vm));
     const walker = await this.cachedWalker;
     return walker && this.attempt(`the Java frames of thread ${thread.tid}`, () => walker.walk(thread, registers, most));
+  }
+
+  /** The heap by the collector's own division. */
+  heap(): Promise<JavaHeap | null> {
+    return (this.cachedHeap ??= this.attempt('the Java heap', () => javaHeap(this.vm)));
+  }
+
+  codeCache(): Promise<CodeHeapUse[] | null> {
+    return (this.cachedCode ??= this.attempt('the code cache', async () => (await CodeCache.open(this.vm)).use()));
+  }
+
+  classes(): Promise<LoadedClasses | null> {
+    return (this.cachedClasses ??= this.attempt('the classes', () => loadedClasses(this.vm, [BITS, CLEANER])));
+  }
+
+  /** Memory that java.nio gave out; null also where no direct buffer was ever asked for. */
+  async directBuffers(): Promise<DirectBuffers | null> {
+    const bits = (await this.classes())?.found.get(BITS);
+    return bits === undefined ? null : this.attempt('direct buffers', () => directBuffers(this.vm, bits));
+  }
+
+  /** What is where, ascending. */
+  async labels(): Promise<Label[]> {
+    const cleaner = (await this.classes())?.found.get(CLEANER);
+    const places =
+      cleaner === undefined ? null : await this.attempt('the list of direct buffers', () => directBufferPlaces(this.vm, cleaner));
+    const known = {
+      directBuffers: places ?? [],
+      heap: await this.heap(),
+      codeCache: await this.codeCache(),
+      classes: await this.classes(),
+      threads: await this.threads(),
+    };
+    return (await this.attempt("what the JVM's memory is for", () => labelsOfJvm(this.vm, known))) ?? [];
   }
 
   /** What `read` gives, or null and a line in `problems` where it meets something that cannot be read. */

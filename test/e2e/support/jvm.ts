@@ -1,6 +1,6 @@
 /** Java programs under test, and what the JDK's own tools say of them. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { command, makeDirectory, projectFile, user } from './host.js';
 import { type Program, type StartOptions, run, start } from './program.js';
@@ -95,4 +95,43 @@ export function parseThreadDump(text: string): DumpedThread[] {
     });
   }
   return threads;
+}
+
+/** What the JDK's own tools say of a process. Amounts in KiB, as they print them. */
+export interface Facts {
+  threads: DumpedThread[];
+  /** `jcmd GC.heap_info`, with single spaces. */
+  heap: string;
+  codeCache: { name: string; size: number; used: number }[];
+  methods: number;
+  classes: { loaded: number; shared: number };
+  /** In KiB, where it is told that exactly. */
+  metaspaceCommitted: number | null;
+  /** Value of every flag by name. */
+  flags: Record<string, string>;
+  /** Names of those that are not at their default. */
+  flagsSet: string[];
+}
+
+export async function factsOf(jdk: Jdk, target: Program): Promise<Facts> {
+  const commands = join(makeDirectory(), 'commands');
+  writeFileSync(commands, 'Thread.print\nGC.heap_info\nCompiler.codecache\nVM.metaspace\nVM.flags -all\n');
+  const text = await jcmd(jdk, target, '-f', commands);
+  // The dump ends with a line about handles; the code cache follows on the heap.
+  const heap = /^JNI global refs.*\n([\s\S]*?)^Code/m.exec(text)![1]!;
+  const classes = /loaders, (\d+) classes(?: \((\d+) shared\))?/.exec(text)!;
+  const flags = [...text.matchAll(/^ *\S+ (\w+) +:?= (.*?) *\{[^}]*\} \{(.*)\}$/gm)];
+  const committed = /^ Metaspace +used \d+K, committed (\d+)K/m.exec(heap)?.[1];
+  return {
+    threads: parseThreadDump(text),
+    heap: heap.replaceAll(/ +/g, ' '),
+    codeCache: [...text.matchAll(/^Code(?:Heap '(.*?)'|Cache): size=(\d+)Kb,? used=(\d+)Kb/gm)]
+      .filter((row, _, all) => row[1] !== undefined || all.length === 1)
+      .map(([, name = 'CodeCache', size, used]) => ({ name, size: Number(size), used: Number(used) })),
+    methods: Number(/nmethods=(\d+)/.exec(text)![1]),
+    classes: { loaded: Number(classes[1]), shared: Number(classes[2] ?? 0) },
+    metaspaceCommitted: committed === undefined ? null : Number(committed),
+    flags: Object.fromEntries(flags.map(([, name, value]) => [name!, value!])),
+    flagsSet: flags.filter(([, , , origin]) => origin !== 'default').map(([, name]) => name!),
+  };
 }
