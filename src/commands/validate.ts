@@ -1,6 +1,5 @@
 import { Flags } from '@oclif/core';
 import { Image } from '../elf/image.js';
-import { resolveImage } from '../elf/source.js';
 import { checkRestorable, type Obstacle } from '../engine/restorable.js';
 import { findingOf, validateImage, type Checked, type Finding } from '../elf/validate.js';
 import { ImageError } from '../failure.js';
@@ -31,13 +30,14 @@ export default class Validate extends DocumentCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Validate);
-    const path = await resolveImage(args.image);
+    let path: string;
     const checked: Checked = { segments: 0, notes: 0, records: 0, chunks: 0, content: 0n };
     const findings: Finding[] = [];
     const obstacles: Obstacle[] = [];
     const progress = new Progress('hashing');
     try {
       const image = await Image.open(args.image);
+      path = image.source.name;
       try {
         for await (const finding of validateImage(image, checked, (done, total) => progress.update(Number(done), Number(total))))
           findings.push(finding);
@@ -52,6 +52,7 @@ export default class Validate extends DocumentCommand {
       }
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
+      path = error.file;
       findings.push(findingOf(error));
       if (flags.host) obstacles.push(faultyImage(findings.length));
     } finally {

@@ -4,17 +4,13 @@ import { join } from 'node:path';
 import { Image } from './image.js';
 import { ImageWriter } from './image-writer.js';
 
-/**
- * Gives `work` the image in a local file: debuggers open nothing else. One that comes from elsewhere is copied into the temporary directory for
- * that time; `progress` is told bytes.
- */
+/** Gives `work` a copy of the image in a local file, which exists for that time in the temporary directory; `progress` is told bytes. */
 export async function withLocalCopy<T>(
   image: Image,
   progress: (done: number, total: number) => void,
   work: (local: Image) => Promise<T>,
 ): Promise<T> {
   const { source } = image;
-  if (source.path !== undefined) return work(image);
   const directory = await mkdtemp(join(tmpdir(), 'warp-tool-image-'));
   try {
     const path = join(directory, 'core.img');

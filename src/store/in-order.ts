@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 /**
  * Runs `start` for 0 … `count` - 1, at most `parallel` of them at once, and gives the results in order. When one fails, or the caller stops
  * early, or `signal` aborts, the others are told by the signal that they got, and have ended when this ends.
@@ -9,6 +11,7 @@ export async function* inOrder<T>(
   start: (index: number, signal: AbortSignal) => Promise<T>,
 ): AsyncGenerator<T> {
   const own = new AbortController();
+  setMaxListeners(0, own.signal); // every request listens
   const abort = (): void => own.abort(signal?.reason);
   if (signal?.aborted) abort();
   signal?.addEventListener('abort', abort);

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { checkRange, type ByteSource } from '../elf/source.js';
 import { imageLocation } from './location.js';
 import { ObjectStore } from './object-store.js';
@@ -11,13 +12,14 @@ const CACHED = 64;
 
 /**
  * An object, read by ranges in whole blocks. All of it is the object that was opened: when it is replaced, reads fail. Who reads on where
- * the last request ended gets ever larger requests, up to 8 MiB.
+ * the last request ended gets ever larger requests, up to 8 MiB, and then the next is sent before it is asked for.
  */
 export class RemoteSource implements ByteSource {
   /** By number; the order is that of use, so that the first is the one to go. */
   private readonly blocks = new Map<number, Promise<Buffer>>();
   private requestEnd = 0;
   private requestSize = 1;
+  private readonly closed = new AbortController();
 
   private constructor(
     readonly name: string,
@@ -28,7 +30,9 @@ export class RemoteSource implements ByteSource {
     private readonly store: ObjectStore,
     private readonly key: string,
     private readonly ownsStore: boolean,
-  ) {}
+  ) {
+    setMaxListeners(0, this.closed.signal); // every request listens
+  }
 
   /** Opens an object of a store that is the caller's, or with `ownsStore` is closed with the source. */
   static async open(store: ObjectStore, key: string, { ownsStore = false } = {}): Promise<RemoteSource> {
@@ -53,6 +57,9 @@ export class RemoteSource implements ByteSource {
     const last = Number((offset + BigInt(buffer.length) - 1n) / BigInt(BLOCK));
     const wanted: Promise<Buffer>[] = [];
     for (let index = first; index <= last; index++) wanted.push(this.blocks.get(index) ?? this.fetch(index, last));
+    const steady = this.requestSize === LARGEST_REQUEST && last < this.requestEnd && last >= this.requestEnd - LARGEST_REQUEST;
+    if (steady && BigInt(this.requestEnd) * BigInt(BLOCK) < this.size && !this.blocks.has(this.requestEnd))
+      void this.fetch(this.requestEnd, 0);
     for (let at = 0, index = first; index <= last; index++) {
       const block = await wanted[index - first]!;
       this.touch(index);
@@ -72,7 +79,7 @@ export class RemoteSource implements ByteSource {
       pieces.push(Buffer.allocUnsafe(left < BigInt(BLOCK) ? Number(left) : BLOCK));
     }
     this.requestEnd = index + pieces.length;
-    const request = this.store.readInto(this.key, this.etag, BigInt(index) * BigInt(BLOCK), pieces);
+    const request = this.store.readInto(this.key, this.etag, BigInt(index) * BigInt(BLOCK), pieces, this.closed.signal);
     for (const [which, piece] of pieces.entries()) {
       const block = request.then(() => piece);
       // What failed is asked for anew by the next who needs it; who awaits it now gets the error.
@@ -97,6 +104,7 @@ export class RemoteSource implements ByteSource {
   }
 
   async close(): Promise<void> {
+    this.closed.abort();
     this.blocks.clear();
     if (this.ownsStore) this.store.close();
   }

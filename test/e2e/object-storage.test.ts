@@ -191,7 +191,7 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       expect(await unfinishedUploads()).toBe(0);
 
       const directory = join(makeDirectory(), 'a', 'b');
-      const pulled = JSON.parse(await succeeds('pull', url('large'), directory, '--json'));
+      const pulled = JSON.parse(await succeeds('pull', url('large'), directory, '--json', '--parallel', '64'));
       expect(pulled).toEqual({
         image: join(directory, 'core.img'),
         url: url('large'),
@@ -487,8 +487,24 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       expect(proxy.bytes).toBeLessThanOrEqual(bytes.length);
       expect(proxy.seen.length).toBeLessThanOrEqual(60 / 8 + 4);
       expect(await succeeds('diff', image, remote, '--memory')).toMatch(/^no difference$/m);
-      const text = JSON.parse(await succeeds('decode', remote));
-      expect(text.source.path).toBe(`${remote}core.img`);
+      expect(JSON.parse(await succeeds('validate', remote, '--json')).image).toBe(`${remote}core.img`);
+    });
+
+    it('make other images of one that is far away', async () => {
+      await put('source/core.img', content(large));
+      const remote = url('source/');
+      const directory = makeDirectory();
+      const document = join(directory, 'document.json');
+      await succeeds('decode', remote, '-o', document);
+      expect(JSON.parse(readFileSync(document, 'utf8')).source.path).toBe(`${remote}core.img`);
+      await succeeds('encode', document, '-o', join(directory, 'encoded'));
+      expect(content(join(directory, 'encoded')).equals(content(large))).toBe(true);
+      await succeeds('redact', large, '-o', join(directory, 'local'));
+      await succeeds('redact', remote, '-o', join(directory, 'remote'));
+      expect(content(join(directory, 'remote')).equals(content(join(directory, 'local')))).toBe(true);
+      // From one store to another.
+      await succeeds('push', remote, url('copied'));
+      expect((await stored('copied')).equals(content(large))).toBe(true);
     });
 
     it('survive a store that fails for a while', async () => {
@@ -497,6 +513,20 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       proxy.reset((request) => (isRead(request) && ++reads % 2 === 1 ? { breakAfter: 700_000 } : undefined));
       expect(JSON.parse(await succeeds('validate', url('flaky'), '--json'))).toMatchObject({ valid: true, checked: { content: 40 * MIB } });
       expect(proxy.seen.filter(({ fault }) => fault?.breakAfter).length).toBeGreaterThan(3);
+    });
+
+    it('leave no local copy behind when they are interrupted', async () => {
+      await put('copied', content(large));
+      proxy.reset((request) => (request.range?.startsWith(`bytes=${4 * MIB}-`) ? { stallAfter: MIB } : undefined));
+      const held = proxy.next((request) => request.fault?.stallAfter === MIB);
+      const directory = makeDirectory();
+      const stacks = startTool(['threads', url('copied'), '--stack'], { TMPDIR: directory });
+      await held;
+      expect(readdirSync(directory)).toHaveLength(1);
+      stacks.child.kill('SIGTERM');
+      proxy.reset();
+      await result(stacks);
+      expect(readdirSync(directory)).toEqual([]);
     });
 
     it.skipIf(!command('gdb'))('let GDB see a local copy', async () => {
