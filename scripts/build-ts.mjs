@@ -112,7 +112,7 @@ const { outputFiles } = await build({
   write: false,
   define: { ...common.define, 'import.meta.url': '__url' },
   banner: { js: `${lazyRequire}\nconst __url = require('node:url').pathToFileURL(__filename).href;` },
-  external: [...common.external, 'ink', 'react'],
+  external: [...common.external, '*/explore/run.js'],
   // Scripts with cached code cannot import: packages that are loaded late are required.
   supported: { 'dynamic-import': false },
   plugins: [lazyOclif, separateSdk],

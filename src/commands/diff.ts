@@ -68,38 +68,12 @@ export default class Diff extends DocumentCommand {
   }
 
   private async compare(a: Image, b: Image, withMemory: boolean): Promise<Document> {
-    const warnings: string[] = [];
-    for (const image of [a, b]) warnings.push(...image.warnings.map((warning) => `${image.source.name}: ${warning}`));
-    const before = await sectionsOf(a);
-    const after = await sectionsOf(b);
-    const changes: Change[] = [];
-    for (const name of Object.keys(before)) {
-      const [one, other] = [before[name]!, after[name]!];
-      if (typeof one === 'string' || typeof other === 'string') {
-        // What neither holds is no difference, and no news.
-        if (typeof one !== typeof other) warnings.push(`${name} not compared: ${typeof one === 'string' ? one : (other as string)}`);
-        continue;
-      }
-      for (const change of compareItems(name, one, other)) changes.push(change);
+    const document = await compareMetadata(a, b);
+    if (withMemory) {
+      document.memory = await this.compareMemory(a, b);
+      document.different ||= document.memory.pages > 0;
     }
-    const sections = [...new Set(changes.map(({ section }) => section))];
-    const number = (section: string, kind: Change['kind']): number =>
-      changes.reduce((sum, change) => sum + (change.section === section && change.kind === kind ? 1 : 0), 0);
-    const memory = withMemory ? await this.compareMemory(a, b) : null;
-    return {
-      a: identityOf(a),
-      b: identityOf(b),
-      warnings,
-      different: changes.length > 0 || (memory !== null && memory.pages > 0),
-      summary: sections.map((section) => ({
-        section,
-        added: number(section, 'added'),
-        removed: number(section, 'removed'),
-        changed: number(section, 'changed'),
-      })),
-      changes,
-      memory,
-    };
+    return document;
   }
 
   private async compareMemory(a: Image, b: Image): Promise<Memory> {
@@ -185,6 +159,41 @@ export default class Diff extends DocumentCommand {
     }
     if (areas.length > ordered.length) yield style.dim(`  and ${areas.length - ordered.length} more areas; see --details`);
   }
+}
+
+/** What differs between two images beside their memory. */
+export async function compareMetadata(a: Image, b: Image): Promise<Document> {
+  const warnings: string[] = [];
+  for (const image of [a, b]) warnings.push(...image.warnings.map((warning) => `${image.source.name}: ${warning}`));
+  const before = await sectionsOf(a);
+  const after = await sectionsOf(b);
+  const changes: Change[] = [];
+  for (const name of Object.keys(before)) {
+    const [one, other] = [before[name]!, after[name]!];
+    if (typeof one === 'string' || typeof other === 'string') {
+      // What neither holds is no difference, and no news.
+      if (typeof one !== typeof other) warnings.push(`${name} not compared: ${typeof one === 'string' ? one : (other as string)}`);
+      continue;
+    }
+    for (const change of compareItems(name, one, other)) changes.push(change);
+  }
+  const sections = [...new Set(changes.map(({ section }) => section))];
+  const number = (section: string, kind: Change['kind']): number =>
+    changes.reduce((sum, change) => sum + (change.section === section && change.kind === kind ? 1 : 0), 0);
+  return {
+    a: identityOf(a),
+    b: identityOf(b),
+    warnings,
+    different: changes.length > 0,
+    summary: sections.map((section) => ({
+      section,
+      added: number(section, 'added'),
+      removed: number(section, 'removed'),
+      changed: number(section, 'changed'),
+    })),
+    changes,
+    memory: null,
+  };
 }
 
 function identityOf(image: Image): Document['a'] {

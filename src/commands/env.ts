@@ -1,5 +1,5 @@
-import type { Image } from '../elf/image.js';
 import { environmentOf } from '../elf/environment.js';
+import type { Image } from '../elf/image.js';
 import { env } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { printable } from '../terminal/format.js';

@@ -8,6 +8,7 @@ import Doctor from './doctor.js';
 import Encode from './encode.js';
 import Engines from './engines.js';
 import Env from './env.js';
+import Explore from './explore.js';
 import Fds from './fds.js';
 import Gdb from './gdb.js';
 import GdbScript from './gdb-script.js';
@@ -50,6 +51,7 @@ export const COMMANDS: Record<string, CommandClass> = {
   diff: Diff,
   decode: Decode,
   encode: Encode,
+  explore: Explore,
   redact: Redact,
   report: Report,
   validate: Validate,

@@ -1,3 +1,4 @@
+import type { ChalkInstance } from 'chalk';
 import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { argumentsOf } from '../elf/environment.js';
 import { timestamp, uuid } from '../elf/identity.js';
@@ -34,11 +35,19 @@ export default class Show extends ImageCommand {
     const { args, flags } = await this.parse(Show);
     return this.inspect(args.image, flags.json ?? false, collectShow, (document) => {
       for (const problem of document.java?.problems ?? []) this.warnUser(printable(problem));
-      return this.render(document);
+      return new ShowText(this.style).lines(document);
     });
   }
+}
 
-  private *render(document: Document): Generator<string> {
+/** The screen of `show`, line by line. */
+export class ShowText {
+  constructor(
+    private readonly style: ChalkInstance,
+    private readonly bars = true,
+  ) {}
+
+  *lines(document: Document): Generator<string> {
     const { style } = this;
     const row = (label: string, text: string): string => `${style.cyan(label.padEnd(LABEL_WIDTH))}${text}`;
     const dim = (text: string): string => style.dim(text);
@@ -133,17 +142,17 @@ export default class Show extends ImageCommand {
       ...cell('zero', 'zero'),
       ...cell('in files', 'from_file'),
       ...cell('absent', 'absent'),
-      {
-        title: '',
-        cell: (row) =>
-          bar(
-            row,
-            memory,
-            (text) => style.green(text),
-            (text) => style.dim(text),
-          ),
-      },
     ];
+    if (this.bars) {
+      const share = (row: KindRow): string =>
+        bar(
+          row,
+          memory,
+          (text) => style.green(text),
+          (text) => style.dim(text),
+        );
+      layout.push({ title: '', cell: share });
+    }
     yield* columns(rows, layout, (text) => style.bold(text));
   }
 

@@ -28,7 +28,8 @@ type JavaFrame = NonNullable<Frame['java']>;
 /** The way in which the Java frames of most threads end: no news. */
 const ORDINARY_END = /first Java method|no Java frame/;
 
-const DISPLAY_ORDER: X86Register[] = [
+/** Integer registers in the order in which they are shown. */
+export const GENERAL_REGISTERS: X86Register[] = [
   'rip', 'eflags', 'rsp', 'rbp', 'rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15',
   'orig_rax', 'fs_base', 'gs_base', 'cs', 'ss', 'ds', 'es', 'fs', 'gs',
 ]; // prettier-ignore
@@ -58,10 +59,7 @@ export default class Threads extends ImageCommand {
       args.image,
       flags.json ?? false,
       async (image) => {
-        const document = await collectThreads(image, flags.registers ?? false);
-        const stacks = flags.stack ? await withLocalFile(image, (local) => stacksOf(local)) : null;
-        if (stacks) addStacks(document, stacks);
-        await addJava(image, document, stacks);
+        const document = await collectAll(image, flags);
         const problems = [...(document.stacks?.problem ? [document.stacks.problem] : []), ...(document.java?.problems ?? [])];
         if (!flags.json) for (const problem of problems) this.warnUser(printable(problem));
         return document;
@@ -73,18 +71,17 @@ export default class Threads extends ImageCommand {
   private frameLine({ pc, function: name, module, module_offset: offset, file, line, generated, java }: Frame): string {
     const { style } = this;
     if (java) return this.javaFrameLine(pc, name, file, line, java);
-    const where = file === null ? '' : ` at ${basename(file)}${line === null ? '' : `:${line}`}`;
+    const where = sourceText({ file, line });
     const inside = module === null ? '' : ` (${printable(basename(module))})`;
-    const what = name ?? (generated ? '[generated code]' : module === null ? '??' : `${printable(basename(module))}+${offset}`);
-    return `${pc === null ? style.dim('inlined'.padEnd(14)) : address(pc)} ${style.cyan(printable(what))}${printable(where)}${name === null ? '' : style.dim(inside)}`;
+    const what = functionText({ function: name, generated, module, module_offset: offset });
+    return `${pc === null ? style.dim('inlined'.padEnd(14)) : address(pc)} ${style.cyan(what)}${where}${name === null ? '' : style.dim(inside)}`;
   }
 
   private javaFrameLine(pc: string | null, name: string | null, file: string | null, line: number | null, java: JavaFrame): string {
     const { style } = this;
-    if (java.kind === 'entry') return `${address(pc)} ${style.dim('[native code calls Java]')}`;
-    const where = file === null ? '' : ` at ${file}${line === null ? '' : `:${line}`}`;
-    const how = java.kind === 'native' ? 'native method' : [java.kind, java.compiler].filter(Boolean).join(', ');
-    return `${pc === null ? style.dim('inlined'.padEnd(14)) : address(pc)} ${style.cyan(printable(name ?? '?'))}${printable(where)}${style.dim(` (${how})`)}`;
+    if (java.kind === 'entry') return `${address(pc)} ${style.dim(JAVA_ENTRY)}`;
+    const place = pc === null ? style.dim('inlined'.padEnd(14)) : address(pc);
+    return `${place} ${style.cyan(printable(name ?? '?'))}${sourceText({ file, line })}${style.dim(` (${javaHow(java)})`)}`;
   }
 
   private *render({ threads: rows }: Document, registers: boolean): Generator<string> {
@@ -100,7 +97,7 @@ export default class Threads extends ImageCommand {
       { title: 'fs base', cell: (row) => row.fs_base },
       {
         title: 'location',
-        cell: (row) => `${frameText(row.location)}${details(row)}`,
+        cell: (row) => `${frameText(row.location)}${threadDetails(row)}`,
         style: (text, row) => (row.signal ? style.red(text) : text),
       },
     ];
@@ -117,6 +114,51 @@ export default class Threads extends ImageCommand {
       if (registers && row.registers) yield* registerLines(row.registers, (text) => style.dim(text));
     }
   }
+}
+
+const JAVA_ENTRY = '[native code calls Java]';
+
+function javaHow({ kind, compiler }: JavaFrame): string {
+  return kind === 'native' ? 'native method' : [kind, compiler].filter(Boolean).join(', ');
+}
+
+function functionText({ function: name, generated, module, module_offset: offset }: Omit<Frame, 'pc' | 'file' | 'line' | 'java'>): string {
+  if (name !== null) return printable(name);
+  return generated ? '[generated code]' : module === null ? '??' : `${printable(basename(module))}+${offset}`;
+}
+
+function sourceText({ file, line }: Pick<Frame, 'file' | 'line'>): string {
+  return file === null ? '' : ` at ${printable(basename(file))}${line === null ? '' : `:${line}`}`;
+}
+
+/** A frame in words without its address: the function, and where that is. */
+export function frameWords(frame: Frame): { what: string; where: string } {
+  const { java, module } = frame;
+  if (java?.kind === 'entry') return { what: JAVA_ENTRY, where: '' };
+  const source = sourceText(frame).replace(/^ at /, '');
+  if (java) return { what: printable(frame.function ?? '?'), where: `${source} (${javaHow(java)})`.trim() };
+  return { what: functionText(frame), where: source === '' && module !== null ? printable(basename(module)) : source };
+}
+
+interface Ask {
+  registers?: boolean;
+  stack?: boolean;
+  /** Ends a debugger, which is an error. */
+  signal?: AbortSignal;
+  /** Gives debuggers a file. */
+  withFile?: typeof withLocalFile;
+}
+
+/** Threads with what is asked for, and what the Java virtual machine says where there is one. */
+export async function collectAll(
+  image: Image,
+  { registers = false, stack = false, signal, withFile = withLocalFile }: Ask,
+): Promise<Document> {
+  const document = await collectThreads(image, registers);
+  const stacks = stack ? await withFile(image, (local) => stacksOf(local, signal)) : null;
+  if (stacks) addStacks(document, stacks);
+  await addJava(image, document, stacks);
+  return document;
 }
 
 /** Adds what a debugger says of the stacks. */
@@ -193,7 +235,8 @@ export function nameOf({ name, java }: Pick<Row, 'name' | 'java'>): string {
   return same || name === null ? java.name : `${java.name} (${name})`;
 }
 
-function details(row: Row): string {
+/** What is unusual about a thread, in brackets; empty when nothing is. */
+export function threadDetails(row: Row): string {
   const parts: string[] = [];
   if (row.java) {
     const { state, waits_for: object, virtual_thread: virtual } = row.java;
@@ -293,7 +336,8 @@ export function systemCallOf(thread: Thread): string | null {
   return number < 0 ? null : systemCallName(number);
 }
 
-function registersOf(image: Image, thread: Thread): Registers {
+/** All registers of a thread as text. */
+export function registersOf(image: Image, thread: Thread): Registers {
   const extended = image.xstate(thread);
   const legacy = extended?.legacy ?? image.threadNote('fpregset', thread);
   const vectors = extended?.zmm ?? extended?.ymm ?? legacy?.xmm ?? [];
@@ -301,7 +345,7 @@ function registersOf(image: Image, thread: Thread): Registers {
   const numbered = <T>(name: string, values: readonly T[], text: (value: T) => string): Record<string, string> =>
     Object.fromEntries(values.map((value, index) => [`${name}${index}`, text(value)]));
   return {
-    general: Object.fromEntries(DISPLAY_ORDER.map((name) => [name, hex(thread.status.registers[name])])),
+    general: Object.fromEntries(GENERAL_REGISTERS.map((name) => [name, hex(thread.status.registers[name])])),
     mxcsr: legacy ? hex(legacy.mxcsr) : null,
     control_word: legacy ? hex(legacy.controlWord) : null,
     status_word: legacy ? hex(legacy.statusWord) : null,

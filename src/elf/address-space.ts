@@ -5,7 +5,7 @@ import { max, min } from './memory.js';
 import { Modules } from './modules.js';
 import { PT_WARP_CHUNKED } from './segments.js';
 import { FileSource, type ByteSource } from './source.js';
-import { findVma, type Vma } from './vmas.js';
+import { findVma, vmaIndex, type Vma } from './vmas.js';
 
 /** A stretch of one memory area whose bytes come from one place. */
 export interface Run {
@@ -55,7 +55,9 @@ export class AddressSpace {
 
   /** Runs of the areas that `selects` accepts, cut to `range`, by ascending address. They cover these areas without gaps. */
   async *runs(range: Range = EVERYTHING, selects: (vma: Vma) => boolean = () => true): AsyncGenerator<Run> {
-    for (const vma of this.image.vmas()) {
+    const vmas = this.image.vmas();
+    for (let index = vmaIndex(vmas, range.start); index < vmas.length; index++) {
+      const vma = vmas[index]!;
       if (vma.start >= range.end) return;
       if (vma.end <= range.start || !selects(vma)) continue;
       yield* this.runsOf(vma, max(vma.start, range.start), min(vma.end, range.end));

@@ -36,8 +36,8 @@ export interface Stacks {
 /** Frames of one thread at most: deep recursion must not fill the screen and the memory. */
 export const MOST_FRAMES = 256;
 
-/** Stacks of all threads, by GDB where it is installed, else by eu-stack. */
-export async function stacksOf(image: Image): Promise<Stacks> {
+/** Stacks of all threads, by GDB where it is installed, else by eu-stack. `signal` ends the debugger; that is an error. */
+export async function stacksOf(image: Image, signal?: AbortSignal): Promise<Stacks> {
   if (image.segments.some(({ type }) => type === PT_WARP_CHUNKED)) {
     return {
       tool: null,
@@ -45,7 +45,7 @@ export async function stacksOf(image: Image): Promise<Stacks> {
       frames: new Map(),
     };
   }
-  const found = (await byGdb(image)) ?? (await byEuStack(image));
+  const found = (await byGdb(image, signal)) ?? (await byEuStack(image, signal));
   if (!found) {
     const problem =
       'stacks need gdb or eu-stack, and neither is installed; install one (on Debian: apt install gdb, or apt install elfutils)';
@@ -93,7 +93,7 @@ function isCode(image: Image, address: bigint): boolean {
   return vma !== undefined && (vma.protection === null || (vma.protection & 4) !== 0);
 }
 
-async function byGdb(image: Image): Promise<Stacks | null> {
+async function byGdb(image: Image, signal?: AbortSignal): Promise<Stacks | null> {
   const directory = await mkdtemp(join(tmpdir(), 'warp-tool-stack-'));
   try {
     const script = join(directory, 'image.gdb');
@@ -106,7 +106,7 @@ async function byGdb(image: Image): Promise<Stacks | null> {
       `thread apply all -s -- frame apply ${MOST_FRAMES} -s -- printf "@pc %lx\\n", (unsigned long)$pc`,
     ];
     await writeFile(script, `set debuginfod enabled off\n${await gdbScript(image)}${commands.join('\n')}\n`);
-    const output = await run('gdb', ['-nx', '-q', '-batch', '-x', script]);
+    const output = await run('gdb', ['-nx', '-q', '-batch', '-x', script], signal);
     return output && { tool: 'gdb', problem: output.status === 0 ? null : failed('gdb', output), frames: parseGdb(output.stdout) };
   } finally {
     await rm(directory, { recursive: true, force: true });
@@ -143,13 +143,13 @@ export function parseGdb(text: string): Map<number, StackFrame[]> {
   return stacks;
 }
 
-async function byEuStack(image: Image): Promise<Stacks | null> {
+async function byEuStack(image: Image, signal?: AbortSignal): Promise<Stacks | null> {
   const modules = new Modules(image);
   const executable = image.executable();
   const vma = executable === null ? undefined : image.vmas().find(({ name }) => name === executable);
   const same = vma && ['same', 'unknown'].includes(await modules.state(vma));
   const argv = [`--core=${image.source.name}`, '-m', '-n', String(MOST_FRAMES), ...(same ? ['-e', executable!] : [])];
-  const output = await run('eu-stack', argv);
+  const output = await run('eu-stack', argv, signal);
   // 1: some frames were shown, and some stacks have no known end.
   return (
     output && { tool: 'eu-stack', problem: output.status! < 2 ? null : failed('eu-stack', output), frames: parseEuStack(output.stdout) }
@@ -185,9 +185,9 @@ interface Output {
 }
 
 /** Runs a program to its end; null when it is not installed. */
-function run(program: string, argv: string[]): Promise<Output | null> {
+function run(program: string, argv: string[], signal?: AbortSignal): Promise<Output | null> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(program, argv, { stdio: ['ignore', 'pipe', 'pipe'], signal });
     const output: Output = { status: null, stdout: '', stderr: '' };
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));

@@ -228,6 +228,12 @@ function markStacks(vmas: Vma[], image: Image): void {
 
 /** The area that covers `address`; `vmas` ascend. */
 export function findVma(vmas: readonly Vma[], address: bigint): Vma | undefined {
+  const found = vmas[vmaIndex(vmas, address)];
+  return found && found.start <= address ? found : undefined;
+}
+
+/** Index of the first area that ends behind `address`: the one that covers it, or the next; `vmas` ascend. */
+export function vmaIndex(vmas: readonly Vma[], address: bigint): number {
   let low = 0;
   let high = vmas.length;
   while (low < high) {
@@ -235,6 +241,5 @@ export function findVma(vmas: readonly Vma[], address: bigint): Vma | undefined 
     if (vmas[middle]!.end <= address) low = middle + 1;
     else high = middle;
   }
-  const found = vmas[low];
-  return found && found.start <= address ? found : undefined;
+  return low;
 }

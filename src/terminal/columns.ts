@@ -1,3 +1,5 @@
+import { displayWidth } from './width.js';
+
 export interface Column<Row> {
   title: string;
   /** Plain text of the cell. */
@@ -34,10 +36,4 @@ export function* columns<Row>(
     });
     yield cells.join('  ').trimEnd();
   }
-}
-
-function displayWidth(text: string): number {
-  let width = 0;
-  for (const _ of text) width++;
-  return width;
 }

@@ -1,0 +1,117 @@
+import { Chalk } from 'chalk';
+import { collectFds } from '../commands/fds.js';
+import { collectEnvironment } from '../commands/env.js';
+import { collectShow, ShowText } from '../commands/show.js';
+import { collectSignals } from '../commands/signals.js';
+import type { withLocalFile } from '../commands/local-file.js';
+import { collectAll } from '../commands/threads.js';
+import { AddressSpace } from '../elf/address-space.js';
+import { Image } from '../elf/image.js';
+import { withLocalCopy } from '../elf/local-copy.js';
+import { findVma } from '../elf/vmas.js';
+import { printable } from '../terminal/format.js';
+import { targetOf, targetText } from '../commands/areas.js';
+import { Lazy } from './lazy.js';
+import { styledLine, type Line } from './line.js';
+import { MemoryLayout } from './layout.js';
+import { Pages } from './pages.js';
+import { descriptorRows } from './views/descriptors.js';
+import { environmentRows } from './views/environment.js';
+import { MapOrders } from './views/maps.js';
+import { signalRows } from './views/signals.js';
+import { threadRows } from './views/threads.js';
+
+const MOST_DESCRIBED = 10_000;
+
+/** Without the progress bar that other commands show. */
+const quietly: typeof withLocalFile = (image, work) => withLocalCopy(image, () => {}, work);
+
+/** Whom a side tells. */
+export interface Owner {
+  arrived: () => void;
+  crashed: (error: unknown) => void;
+}
+
+/** One opened image, with everything that views show of it; loaded when a view first asks for it. */
+export class Side {
+  readonly space: AddressSpace;
+  readonly pages: Pages;
+  readonly layout: MemoryLayout;
+  readonly maps: MapOrders;
+  readonly overview;
+  readonly threads;
+  readonly descriptors;
+  readonly environment;
+  readonly signals;
+  /** Threads with their frames. */
+  readonly stacks;
+  private readonly described = new Map<bigint, string>();
+  private readonly ending = new AbortController();
+
+  private constructor(
+    readonly image: Image,
+    private readonly owner: Owner,
+  ) {
+    const lazy = <T>(load: () => Promise<T> | T): Lazy<T> => new Lazy(async () => load(), owner.arrived, owner.crashed);
+    this.space = new AddressSpace(image);
+    this.pages = new Pages(this.space, owner.arrived, owner.crashed);
+    this.layout = new MemoryLayout(image.vmas());
+    this.maps = new MapOrders(image.vmas());
+    this.overview = lazy(async () => {
+      const document = await collectShow(image);
+      const lines = (bars: boolean): Line[] => Array.from(new ShowText(new Chalk({ level: 1 }), bars).lines(document), styledLine);
+      return { wide: lines(true), narrow: lines(false) };
+    });
+    this.threads = lazy(async () => threadRows((await collectAll(image, {})).threads));
+    this.descriptors = lazy(() => descriptorRows(collectFds(image).descriptors));
+    this.environment = lazy(async () => environmentRows((await collectEnvironment(image)).environment));
+    this.signals = lazy(async () => signalRows(await collectSignals(image)));
+    this.stacks = lazy(() => collectAll(image, { stack: true, signal: this.ending.signal, withFile: quietly }));
+  }
+
+  static async open(argument: string, owner: Owner): Promise<Side> {
+    const image = await Image.open(argument);
+    try {
+      return new Side(image, owner);
+    } catch (error) {
+      await image.close();
+      throw error;
+    }
+  }
+
+  /** Path of the image. */
+  get name(): string {
+    return printable(this.image.source.name);
+  }
+
+  /** Where an address is: an area at once, a symbol when the files have been read. Null when nothing is mapped there. */
+  describe(address: bigint): string | null {
+    const known = this.described.get(address);
+    if (known !== undefined) return known;
+    const vma = findVma(this.image.vmas(), address);
+    if (!vma) return null;
+    const text = targetText(targetOf({ vma, offset: address - vma.start, symbol: null, symbolOffset: null }));
+    if (this.described.size >= MOST_DESCRIBED) this.described.clear();
+    this.described.set(address, text);
+    if (vma.kind === 'file' || vma.kind === 'vdso') void this.findSymbol(address);
+    return text;
+  }
+
+  private async findSymbol(address: bigint): Promise<void> {
+    try {
+      const target = await this.space.describe(address);
+      if (!target || target.symbol === null) return;
+      this.described.set(address, targetText(targetOf(target)));
+      this.owner.arrived();
+    } catch (error) {
+      this.owner.crashed(error);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.ending.abort();
+    await this.pages.close();
+    await this.space.close();
+    await this.image.close();
+  }
+}

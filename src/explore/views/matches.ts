@@ -1,0 +1,25 @@
+import { hex } from '../../hex.js';
+import { count } from '../../terminal/format.js';
+import { Table } from '../rows.js';
+import type { Matches } from '../search.js';
+import type { Side } from '../side.js';
+
+/** What a search found, as a list. */
+export function matchRows(matches: Matches, side: Side): Table<number> {
+  return new Table({
+    count: matches.count,
+    item: (index) => index,
+    summary: `${count(matches.count, 'match', 'matches')} of ${matches.mode} ${matches.pattern}${matches.state === 'running' ? ' so far' : ''}`,
+    columns: [
+      { title: 'address', width: 14, cell: (index) => hex(matches.at(index).address) },
+      { title: 'match', width: { most: 34 }, cell: (index) => shownBytes(matches.at(index).bytes), look: () => ({ colour: 'yellow' }) },
+      { title: 'where', width: 'rest', cell: (index) => side.describe(matches.at(index).address) ?? '' },
+    ],
+    target: (index) => ({ to: 'address', address: matches.at(index).address }),
+  });
+}
+
+function shownBytes(bytes: Buffer): string {
+  // oxlint-disable-next-line no-control-regex
+  return bytes.toString('latin1').replaceAll(/[^\x20-\x7e]/g, '.');
+}
