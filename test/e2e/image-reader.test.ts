@@ -30,7 +30,7 @@ it.for(kinds)('stays within its bounds on 2,000 mutated $kind images', async ({ 
   const program = join(makeDirectory(), 'mutate_image');
   const compiled = spawnSync(
     'cc',
-    ['-std=gnu17', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-o', program]
+    ['-std=gnu17', '-ffreestanding', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-o', program]
       .concat(join(root, 'test/e2e/fixtures/mutate_image.c'))
       .concat(sources.map((source) => join(root, 'native/src', source)))
       // The parts of the restorer that the reader itself does not call.
