@@ -13,6 +13,7 @@ import Fds from './fds.js';
 import Gdb from './gdb.js';
 import GdbScript from './gdb-script.js';
 import Help from './help.js';
+import Jdk from './jdk.js';
 import List from './list.js';
 import Man from './man.js';
 import Maps from './maps.js';
@@ -57,6 +58,7 @@ export const COMMANDS: Record<string, CommandClass> = {
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,
+  jdk: Jdk,
   push: Push,
   pull: Pull,
   list: List,

@@ -1,7 +1,8 @@
 import { resolve } from 'node:path';
 import { Flags } from '@oclif/core';
-import { become, checkPreloadable, engineEnvironment, findProgram } from '../engine/native.js';
+import { become, checkPreloadable, engineEnvironment, findProgram, nativeFile } from '../engine/native.js';
 import { Failure } from '../failure.js';
+import { bytes, printable } from '../terminal/format.js';
 import { WarpCommand } from './base.js';
 import { logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
 
@@ -9,13 +10,33 @@ export default class Run extends WarpCommand {
   static override summary = 'Start a program ready to be checkpointed.';
   static override description =
     "No privilege, no change to the program. warp-tool becomes it: same pid, same standard streams, and the program's own exit status.";
-  static override usage = 'run [--image DIR] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
+  static override usage =
+    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> run -- node server.js',
     '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
+    '<%= config.bin %> run --image /srv/image --checkpoint-when port:8080/health -- java -jar app.jar',
+    '<%= config.bin %> run --or-restore /srv/image -- java -jar app.jar',
   ];
   static override flags = {
     image: Flags.string({ description: 'Image directory for checkpoints that the program itself asks for.', helpValue: 'DIR' }),
+    'checkpoint-when': Flags.string({
+      description:
+        'Take a checkpoint to --image as soon as this holds: port:N accepts connections, port:N/PATH answers over HTTP, idle:S uses no processor for S seconds, or a shell command succeeds. The status is then 137.',
+      helpValue: 'CONDITION',
+      dependsOn: ['image'],
+    }),
+    'checkpoint-timeout': Flags.integer({
+      description: 'Seconds within which that must hold; the program is ended otherwise.',
+      default: 300,
+      min: 1,
+      helpValue: 'S',
+    }),
+    compression: Flags.string({ description: 'As of checkpoint; for --checkpoint-when.', options: ['none', 'lz4'], default: 'none' }),
+    'or-restore': Flags.string({
+      description: 'Restore this image instead, when it is there and can be restored here; say why not otherwise, and start the program.',
+      helpValue: 'IMAGE',
+    }),
     'log-level': logLevelFlag,
     'log-file': Flags.string({ description: 'Where the engine writes its log; stderr by default.', helpValue: 'FILE' }),
     policies: notYetFlags.policies,
@@ -29,6 +50,33 @@ export default class Run extends WarpCommand {
     refuseUnsupported(flags);
     if (command.length === 0) throw new Failure('no program given; write it behind --, as in `warp-tool run -- node server.js`');
     if (flags.image !== undefined) refuseUrl(flags.image, 'use a local directory');
+    if (flags['or-restore'] !== undefined) {
+      refuseUrl(flags['or-restore'], 'use a local directory');
+      const { whyNotRestorable } = await import('../engine/usable.js');
+      const reason = await whyNotRestorable(flags['or-restore']);
+      if (reason === null) become(nativeFile('warp-restore'), ['warp-restore', flags['or-restore']], process.env);
+      process.stderr.write(`warp-tool: ${command[0]} is started: ${reason}\n`);
+    }
+    if (flags['checkpoint-when'] !== undefined) {
+      const { superviseUntilCheckpoint } = await import('../engine/supervised.js');
+      const level = flags['log-level'];
+      process.exitCode = await superviseUntilCheckpoint(
+        {
+          condition: flags['checkpoint-when'],
+          timeout: flags['checkpoint-timeout'],
+          runArguments: [
+            ...(level ? ['--log-level', level] : []),
+            ...(flags['log-file'] !== undefined ? ['--log-file', flags['log-file']] : []),
+            '--',
+            ...command,
+          ],
+          checkpointArguments: ['--to', flags.image!, '--compression', flags.compression, ...(level ? ['--log-level', level] : [])],
+          log: (severity, message) => process.stderr.write(`${severity}: ${printable(message)}\n`),
+        },
+        (result) => process.stderr.write(`warp-tool: ${printable(result.image)}: ${bytes(result.bytes)}, ready to restore\n`),
+      );
+      return;
+    }
     const path = findProgram(command[0]!);
     await checkPreloadable(path);
     const environment = engineEnvironment(process.env, {

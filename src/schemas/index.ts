@@ -608,6 +608,13 @@ export const ps = object({
   ),
 });
 
+export const jdk = object({
+  action: string('install or uninstall'),
+  home: string('of the JDK'),
+  crac: boolean('whether the JDK knows CRaC'),
+  files: array(string('put there, or removed')),
+});
+
 export const engines = object({
   engines: array(object({ name: string(), usable: boolean(), description: string(), reason: nullable(string('why it cannot be used')) })),
 });
@@ -689,6 +696,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   report,
   ps,
   engines,
+  jdk,
   doctor,
   checkpoint,
   push,

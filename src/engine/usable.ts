@@ -1,0 +1,25 @@
+/** Whether an image can be restored on this host now: for starting a program the usual way when it cannot. */
+import { Image } from '../elf/image.js';
+import { Failure } from '../failure.js';
+import { checkRestorable } from './restorable.js';
+
+/** Null when nothing stands in the way of a restore, else one line that says what does. The content is not read: warp-restore checks it. */
+export async function whyNotRestorable(argument: string): Promise<string | null> {
+  let image: Image;
+  try {
+    image = await Image.open(argument);
+  } catch (error) {
+    if (error instanceof Failure) return error.message;
+    throw error;
+  }
+  try {
+    for await (const { effect, problem, mend } of checkRestorable(image))
+      if (effect === 'fails') return `${argument} cannot be restored here: ${problem}; ${mend}`;
+    return null;
+  } catch (error) {
+    if (error instanceof Failure) return error.message;
+    throw error;
+  } finally {
+    await image.close();
+  }
+}
