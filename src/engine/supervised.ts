@@ -30,10 +30,10 @@ export interface Supervision {
  */
 export async function superviseUntilCheckpoint(supervision: Supervision, taken: (result: CheckpointResult) => void): Promise<number> {
   const child = spawn(process.execPath, [join(packageRoot(), 'bin', 'run.js'), 'run', ...supervision.runArguments], { stdio: 'inherit' });
-  let status: number | undefined;
+  const state: { status?: number } = {};
   const ended = new Promise<number>((resolve, reject) => {
     child.on('error', (error) => reject(new Failure(`cannot start the program: ${systemErrorReason(error)}`, { cause: error })));
-    child.on('exit', (code, signal) => resolve((status = code ?? 128 + constants.signals[signal!])));
+    child.on('exit', (code, signal) => resolve((state.status = code ?? 128 + constants.signals[signal!])));
   });
   ended.catch(() => {});
   const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
@@ -42,7 +42,7 @@ export async function superviseUntilCheckpoint(supervision: Supervision, taken: 
     if (child.pid === undefined) return await ended;
     const ready = readinessCheck(supervision.condition, child.pid);
     const deadline = performance.now() + supervision.timeout * 1000;
-    while (status === undefined && !(hasEngine(child.pid) && (await isReady(ready)))) {
+    while (state.status === undefined && !(hasEngine(child.pid) && (await isReady(ready)))) {
       if (performance.now() > deadline) {
         throw new Failure(
           `the program was not ready within ${supervision.timeout} seconds (--checkpoint-when ${supervision.condition}) and was ended; see its output, or give it longer with --checkpoint-timeout`,
@@ -50,7 +50,7 @@ export async function superviseUntilCheckpoint(supervision: Supervision, taken: 
       }
       await Promise.race([ended, pause(50)]);
     }
-    if (status !== undefined) return await ended;
+    if (state.status !== undefined) return await ended;
     taken(await runCheckpoint([String(child.pid), ...supervision.checkpointArguments], { log: supervision.log, progress: () => {} }));
     return await ended;
   } catch (error) {
