@@ -11,6 +11,7 @@ import type { Report } from '../src/report/page.js';
 import { schemas } from '../src/schemas/index.js';
 import { chromiumPath, hasChromium, startBrowser } from './support/browser.mjs';
 import { endTarget, gcore, imageDirectory, removeDirectory, scratchDirectory, startTarget, warpTool } from './support/cores.js';
+import { openPage, overflow } from './support/pages.js';
 import { auxvNote, PAGE, prpsinfoNote, prstatusNote, warpImage, type SegmentPlan } from './support/synthesise.js';
 
 const directory = scratchDirectory();
@@ -296,27 +297,8 @@ describe.skipIf(!hasChromium())(`the page in a browser (where ${chromiumPath} is
   });
   afterAll(async () => browser.close());
 
-  /** Opens a page and runs `look`; nothing may be logged and nothing but the file asked for. */
-  async function open<T>(file: string, options: BrowserContextOptions, look: (opened: Page) => Promise<T>): Promise<T> {
-    const context = await browser.newContext(options);
-    const opened = await context.newPage();
-    const noise: string[] = [];
-    opened.on('console', (message) => noise.push(`console: ${message.text()}`));
-    opened.on('pageerror', (error) => noise.push(`error: ${error.message}`));
-    opened.on('dialog', (dialog) => {
-      noise.push(`dialog: ${dialog.message()}`);
-      void dialog.dismiss();
-    });
-    const url = pathToFileURL(file).href;
-    opened.on('request', (request) => {
-      if (request.url() !== url && request.url() !== 'data:,') noise.push(`request: ${request.url()}`);
-    });
-    await opened.goto(url);
-    const result = await look(opened);
-    await context.close();
-    expect(noise).toEqual([]);
-    return result;
-  }
+  const open = <T>(file: string, options: BrowserContextOptions, look: (opened: Page) => Promise<T>): Promise<T> =>
+    openPage(browser, file, options, look);
 
   const SECTIONS = [
     'Findings',
@@ -328,9 +310,6 @@ describe.skipIf(!hasChromium())(`the page in a browser (where ${chromiumPath} is
     'Environment',
     'What it needs of a host',
   ];
-  const overflow = (opened: Page): Promise<number> =>
-    opened.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth');
-
   it('has all sections, with and without JavaScript', async () => {
     for (const javaScriptEnabled of [true, false]) {
       await open(plain, { javaScriptEnabled }, async (opened) => {

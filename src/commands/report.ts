@@ -71,7 +71,8 @@ async function collectReport(image: Image, withEnvironment: boolean): Promise<Do
       return null;
     }
   };
-  const [composition, advice] = await compose(image);
+  const [composition, advice] = await compose(image, show.java);
+  warnings.push(...(show.java?.problems ?? []));
   return {
     image: image.source.name,
     warnings,
@@ -82,7 +83,6 @@ async function collectReport(image: Image, withEnvironment: boolean): Promise<Do
     threads: await part(async () => {
       const threads = await collectThreads(image, false);
       await addJava(image, threads, null);
-      warnings.push(...(threads.java?.problems ?? []));
       return threads;
     }),
     fds: image.ours ? await part(() => collectFds(image)) : null,
@@ -106,9 +106,9 @@ async function validation(image: Image): Promise<Document['validate']> {
   return validationDocument(image.source.name, checked, findings);
 }
 
-async function compose(image: Image): Promise<[Document['composition'], Document['advice']]> {
+async function compose(image: Image, java: Document['show']['java']): Promise<[Document['composition'], Document['advice']]> {
   const { compositionOf } = await import('../elf/composition.js');
-  const { adviceOf, packedEstimate } = await import('../elf/advice.js');
+  const { adviceOf, packedEstimate, RUNTIME_TOPICS } = await import('../elf/advice.js');
   const space = new AddressSpace(image);
   const progress = new Progress('reading');
   try {
@@ -156,9 +156,24 @@ async function compose(image: Image): Promise<[Document['composition'], Document
         cells: area.cells,
       })),
     };
-    return [document, adviceOf(image, composition).map((one) => ({ ...one, bytes: byteCountOf(BigInt(one.bytes)) }))];
+    const general = adviceOf(image, composition, java?.heap ? RUNTIME_TOPICS : undefined);
+    const advice = [
+      ...general.map((one) => ({ ...one, bytes: byteCountOf(BigInt(one.bytes)) })),
+      ...(java?.advice ?? []).map(({ part, bytes: amount, problem, mend }) => ({
+        topic: part,
+        bytes: amount,
+        saves: false,
+        observation: sentence(problem),
+        mend: sentence(mend),
+      })),
+    ];
+    return [document, advice.toSorted((a, b) => Number(b.saves) - Number(a.saves) || Number(b.bytes) - Number(a.bytes))];
   } finally {
     progress.end();
     await space.close();
   }
+}
+
+function sentence(text: string): string {
+  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}.`;
 }

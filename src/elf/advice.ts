@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import type { Category } from './categories.js';
-import type { CategoryComposition, Composition } from './composition.js';
+import type { AreaComposition, CategoryComposition, Composition } from './composition.js';
 import type { Image } from './image.js';
 import { bitNames, names } from './schema.js';
 
@@ -24,14 +24,21 @@ export function packedEstimate({ read, sampled, packed }: CategoryComposition): 
   return sampled === 0 ? read : Math.round((packed * read) / sampled);
 }
 
-/** What stands out in the composition of an image, the largest first. */
-export function adviceOf(image: Image, composition: Composition): Advice[] {
+/** Of these, whoever knows the virtual machine can say more. */
+export const RUNTIME_TOPICS: ReadonlySet<string> = new Set(['garbage', 'arenas', 'stacks']);
+
+/** What stands out in the composition of an image, the largest first; not of the topics that are left out. */
+export function adviceOf(image: Image, composition: Composition, leaveOut: ReadonlySet<string> = new Set()): Advice[] {
   const found: Advice[] = [];
+  /** What an area holds besides zeros. */
+  const held = ({ vma, zero }: AreaComposition): number => Number(vma.stored) - zero;
   const stored = sum(composition.areas, ({ vma }) => Number(vma.stored));
+  const content = sum(composition.areas, held);
   const add = (topic: string, bytes: number, saves: boolean, observation: string, mend: string, worth = WORTH): void => {
-    if (bytes >= MIB && bytes >= stored * worth) found.push({ topic, bytes, saves, observation, mend });
+    if (!leaveOut.has(topic) && bytes >= MIB && bytes >= (saves ? stored : content) * worth)
+      found.push({ topic, bytes, saves, observation, mend });
   };
-  const of = (category: Category): number => sum(composition.areas, (area) => (area.category === category ? Number(area.vma.stored) : 0));
+  const of = (category: Category): number => sum(composition.areas, (area) => (area.category === category ? held(area) : 0));
   const record = image.single('image');
   const flags = record ? bitNames(names.imageFlags, record.flags) : [];
 
@@ -67,14 +74,14 @@ export function adviceOf(image: Image, composition: Composition): Advice[] {
   if (arenas.length > 4) {
     add(
       'arenas',
-      sum(arenas, ({ vma }) => Number(vma.stored)),
+      sum(arenas, held),
       false,
       `malloc keeps ${arenas.length} arenas beside the main heap, so that threads need not wait for each other; memory freed in one stays there.`,
       'Start the program with MALLOC_ARENA_MAX=2 in its environment, or let it call malloc_trim(0) before the capture.',
     );
   }
   const language = managedRuntime(image);
-  if (language) add('garbage', of('anonymous'), false, language.observation, language.mend, 0.3);
+  if (language) add('garbage', of('anonymous') + of('heap'), false, language.observation, language.mend, 0.3);
   if (flags.includes('self-contained')) {
     add(
       'self-contained',

@@ -1,5 +1,6 @@
 import { areaName, type AddressSpace, type Run } from './address-space.js';
 import { categories, categoryOf, type Category } from './categories.js';
+import { labelsIn, labelsOf, type Label } from './labels.js';
 import { arenasOf } from './malloc.js';
 import { RunReader } from './memory-diff.js';
 import type { Vma } from './vmas.js';
@@ -74,19 +75,20 @@ export async function compositionOf(
 ): Promise<Composition> {
   const { image } = space;
   const arenas = await arenasOf(image);
+  const labels = await labelsOf(space);
   const vmas = image.vmas();
   const totals = new Map<Category, CategoryComposition>();
   const stored = new Map<Category, number>();
   let visible = 0;
   const areas = vmas.map((vma): AreaComposition => {
-    const arena = arenas.has(vma);
-    const category = arena ? 'heap' : categoryOf(vma);
+    const label = arenas.has(vma) ? 'malloc arena' : (nameIn(labels, vma) ?? areaName(vma));
+    const category = label === 'malloc arena' || label === 'Java heap' ? 'heap' : categoryOf(vma);
     const total = totals.get(category) ?? { category, areas: [], zero: 0, duplicate: 0, unread: 0, read: 0, sampled: 0, packed: 0 };
     total.areas.push(vma);
     totals.set(category, total);
     stored.set(category, (stored.get(category) ?? 0) + Number(vma.stored));
     visible += Number(vma.stored + vma.fromFile);
-    return { vma, category, label: arena ? 'malloc arena' : areaName(vma), cells: '', zero: 0, duplicate: 0, unread: 0 };
+    return { vma, category, label, cells: '', zero: 0, duplicate: 0, unread: 0 };
   });
   let cell = PAGE;
   while (visible / cell > MOST_CELLS) cell *= 2;
@@ -133,6 +135,15 @@ export async function compositionOf(
     await reader.close();
   }
   return { areas, categories: categories.flatMap((one) => totals.get(one) ?? []), cell, duplicatesFrom: census.divisor };
+}
+
+/** What nameless memory is for, where most of it is for one thing. */
+function nameIn(labels: readonly Label[], vma: Vma): string | null {
+  if (vma.kind !== 'anonymous' || vma.stackOf !== null) return null;
+  const parts = new Map<string, bigint>();
+  for (const { part, bytes } of labelsIn(labels, vma)) parts.set(part, (parts.get(part) ?? 0n) + bytes);
+  const most = [...parts].reduce((best, one) => (one[1] > best[1] ? one : best), ['', 0n]);
+  return most[1] * 2n > vma.end - vma.start ? most[0] : null;
 }
 
 function unstoredState({ from, vma }: Run): CellState {

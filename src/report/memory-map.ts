@@ -75,9 +75,13 @@ export function areaId(area: Area): string {
   return `a${area.start.slice(2)}`;
 }
 
+/** The kernel's half of the address space, where the vsyscall page is, which no process has as its own. */
+const KERNEL_HALF = 1n << 63n;
+
 /** `listed`: areas that have a row in the table. */
 export function memoryMap(report: Report, listed: ReadonlySet<Area>): Html {
-  const { areas, cell } = report.composition;
+  const { cell } = report.composition;
+  const areas = report.composition.areas.filter(({ start }) => BigInt(start) < KERNEL_HALF);
   const layout = layOut(regionsOf(areas), cell);
   const threads = threadNames(report);
   const points = { left: MOST_POINTS };

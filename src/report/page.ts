@@ -3,7 +3,19 @@ import type { Static } from '../schemas/builder.js';
 import type { report } from '../schemas/index.js';
 import { html, Html } from './html.js';
 import { SCRIPT } from './script.js';
-import { composition, descriptors, environment, findings, header, map, mappings, needs, threads, type Section } from './sections.js';
+import {
+  composition,
+  descriptors,
+  environment,
+  findings,
+  header,
+  map,
+  mappings,
+  needs,
+  threads,
+  virtualMachine,
+  type Section,
+} from './sections.js';
 import { STYLE } from './style.js';
 
 export type Report = Static<typeof report>;
@@ -12,6 +24,7 @@ export type Report = Static<typeof report>;
 const SECTIONS: readonly ((report: Report) => Section | null)[] = [
   findings,
   composition,
+  virtualMachine,
   map,
   mappings,
   threads,
@@ -56,7 +69,7 @@ export function renderReport(report: Report, version: string): string {
         ${header(report)}
         <nav aria-label="Sections">
           <ul>
-            ${sections.map(({ id, title: name }) => html`<li><a href="#${id}">${name}</a></li>`)}
+            ${sections.map(({ id, title: name, short }) => html`<li><a href="#${id}">${short ?? name}</a></li>`)}
           </ul>
         </nav>
         <main id="main">

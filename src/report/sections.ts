@@ -3,7 +3,7 @@ import { describe as describeDescriptor, flagsText } from '../commands/fds.js';
 import { frameText } from '../commands/locations.js';
 import { nameOf } from '../commands/threads.js';
 import { quoted } from '../commands/show.js';
-import { count } from '../terminal/format.js';
+import { count, duration } from '../terminal/format.js';
 import { html, type Content, type Html } from './html.js';
 import type { Report } from './page.js';
 import { share, size } from './units.js';
@@ -12,6 +12,8 @@ import { share, size } from './units.js';
 export interface Section {
   id: string;
   title: string;
+  /** In the list of sections; the title where it is short. */
+  short?: string;
   body: Html;
 }
 
@@ -137,13 +139,22 @@ export function header(report: Report): Html {
       ],
       ['Parent', show.parent_id && html`<code>${show.parent_id}</code> ${show.parent_location}`],
       ['File', html`<code>${report.image}</code>`],
+      ...show.labels
+        .slice(0, 12)
+        .map(({ kind, name, value }) => [`${kind.slice(0, 1).toUpperCase()}${kind.slice(1)}`, `${name} = ${value}`] as const),
     ])}
   </header>`;
 }
 
 export function findings({ validate, warnings, advice, show }: Report): Section {
   const { checked } = validate;
-  const scope = `${count(checked.segments, 'segment')}, ${count(checked.notes, 'note')}, ${count(checked.records, 'record')}, ${count(checked.chunks, 'chunk')} (${size(checked.content)} hashed)`;
+  const scope = [
+    count(checked.segments, 'segment'),
+    count(checked.notes, 'note'),
+    ...(show.format === null
+      ? []
+      : [count(checked.records, 'record'), `${count(checked.chunks, 'chunk')} (${size(checked.content)} hashed)`]),
+  ].join(', ');
   const shown = validate.findings.slice(0, 100);
   const verdict = validate.valid
     ? html`<p class="verdict good">
@@ -224,6 +235,10 @@ export function composition(report: Report): Section {
   const zeros = Number(total.stored_zero);
   const duplicates = Number(total.stored_duplicate);
   const [read, sampled, lz4] = [sum('read'), sum('sampled'), sum('lz4')];
+  const packed = categories.some((row) => row.packed !== row.stored);
+  const left = packed
+    ? { bytes: Number(total.packed), words: 'is what they take in the file' }
+    : { bytes: lz4, words: 'would be left with LZ4' };
   const known = (key: 'from_file' | 'absent' | 'resident' | 'stored_zero' | 'stored_duplicate' | 'zero'): boolean =>
     categories.some((row) => row.category !== 'kernel' && row[key] !== null && Number(row[key]) > 0);
   type Row = (typeof rows)[number];
@@ -242,7 +257,9 @@ export function composition(report: Report): Section {
       cell: (row) => (Number(row.stored) === 0 ? bytesOf(0) : share(Number(row.stored), stored)),
       value: (row) => Number(row.stored),
     },
-    { title: 'With LZ4', cell: (row) => bytesOf(row.lz4), value: (row) => Number(row.lz4), minor: false },
+    packed
+      ? { title: 'In the file', cell: (row) => bytesOf(row.packed), value: (row) => Number(row.packed) }
+      : { title: 'With LZ4', cell: (row) => bytesOf(row.lz4), value: (row) => Number(row.lz4) },
     ...amount('Zeros', 'stored_zero'),
     ...amount('Copies', 'stored_duplicate'),
     ...amount('Resident', 'resident'),
@@ -257,6 +274,7 @@ export function composition(report: Report): Section {
     Stored: size(total.stored),
     Share: '100 %',
     'With LZ4': size(lz4),
+    'In the file': size(total.packed),
     Zeros: bytesOf(total.stored_zero),
     Copies: bytesOf(total.stored_duplicate),
     Resident: bytesOf(total.resident),
@@ -265,7 +283,12 @@ export function composition(report: Report): Section {
     Absent: bytesOf(total.absent),
     Mapped: size(total.mapped),
   };
-  const how = sampled < read ? `LZ4 was tried on ${size(sampled)} of ${size(read)}, spread evenly.` : 'LZ4 was tried on all of it.';
+  const how =
+    packed || read === 0
+      ? ''
+      : sampled < read
+        ? `LZ4 was tried on ${size(sampled)} of ${size(read)}, spread evenly.`
+        : 'LZ4 was tried on all of it.';
   const estimate = from > 1 ? ` Copies are an estimate from one page in ${from}.` : '';
   return {
     id: 'composition',
@@ -280,10 +303,12 @@ export function composition(report: Report): Section {
             <li>
               <b>${share(duplicates, stored)}</b> <span>copies of other pages, ${size(duplicates)}</span>${bar(duplicates, stored, 'meter')}
             </li>
-            <li>
-              <b>${share(lz4, Math.max(lz4, stored))}</b>
-              <span>would be left with LZ4, ${size(lz4)}</span>${bar(lz4, Math.max(lz4, stored), 'meter')}
-            </li>
+            ${
+              (packed || sampled > 0) &&
+              html`<li>
+                <b>${share(left.bytes, stored)}</b> <span>${left.words}, ${size(left.bytes)}</span>${bar(left.bytes, stored, 'meter')}
+              </li>`
+            }
           </ul>`
       }
       ${table(rows, columns, { caption: 'Memory by purpose', total: columns.map(({ title }) => totals[title]), sortable: false })}
@@ -291,6 +316,73 @@ export function composition(report: Report): Section {
         ${stored > 0 && `${how}${estimate} `}Zeros and copies count among the stored pages. Not stored: known to be zeros, because it was
         never touched or was found empty.${Number(total.unread) > 0 && ` ${size(total.unread)} of the stored content could not be read.`}
       </p>`,
+  };
+}
+
+export function virtualMachine({ show }: Report): Section | null {
+  const machine = show.java;
+  if (!machine || machine.version === null) return null;
+  const { heap, code_cache: code, metaspace, classes, direct_buffers: direct, threads: own, counters } = machine;
+  const seconds = (nanoseconds: string): string => duration(Number(nanoseconds) / 1e6);
+  const stored = machine.composition.reduce((total, part) => total + Number(part.stored), 0);
+  const most = Number(machine.composition[0]?.stored ?? 0);
+  type Space = NonNullable<typeof heap>['spaces'][number];
+  const spaces: Column<Space>[] = [
+    { title: 'Space', cell: (row) => row.name, heads: true },
+    ...(heap?.spaces.some((row) => row.regions !== null)
+      ? [{ title: 'Regions', cell: (row: Space) => row.regions ?? '', value: (row: Space) => row.regions ?? 0 }]
+      : []),
+    { title: 'Used', cell: (row) => bytesOf(row.used), value: (row) => Number(row.used) },
+    { title: 'Capacity', cell: (row) => bytesOf(row.capacity), value: (row) => Number(row.capacity) },
+  ];
+  return {
+    id: 'java',
+    title: 'Java virtual machine',
+    short: 'Java',
+    body: html`${description([
+        ['Version', machine.version],
+        [
+          'Collector',
+          machine.collector &&
+            `${machine.collector}${counters ? `, ${count(counters.collections, 'collection')} in ${seconds(counters.collection_time_ns)}` : ''}`,
+        ],
+        ['Runs', machine.command && html`<code>${machine.command}</code>`],
+        ['Arguments', machine.arguments && machine.arguments.length > 0 ? html`<code>${machine.arguments.join(' ')}</code>` : null],
+        ['Heap', heap && `${size(heap.used)} used, ${size(heap.committed)} committed, ${size(heap.maximum)} at most`],
+        [
+          'Heap stored',
+          heap && `${size(heap.stored)}${Number(heap.stored_free) > 0 ? `, of it ${size(heap.stored_free)} in free parts` : ''}`,
+        ],
+        [
+          'Code cache',
+          code &&
+            `${size(code.used)} used, ${count(code.methods, 'method')}${counters ? `, ${seconds(counters.compilation_time_ns)} of compiling` : ''}`,
+        ],
+        ['Metaspace', metaspace && `${size(metaspace.committed)} committed, ${size(metaspace.stored)} stored`],
+        [
+          'Classes',
+          classes &&
+            `${count(classes.loaded, 'class', 'classes')} of ${count(classes.loaders, 'loader')}, ${classes.shared} from an archive`,
+        ],
+        ['Threads', own.java > 0 ? `${own.java} Java threads, ${own.daemon} of them daemons` : null],
+        ['Direct', direct && direct.count > 0 ? `${size(direct.capacity)} in ${count(direct.count, 'buffer')}` : null],
+      ])}
+      <div class="columns">
+        ${
+          most > 0 &&
+          table(
+            machine.composition.slice(0, 12),
+            [
+              { title: 'Part', cell: ({ part }) => part, heads: true },
+              { title: 'Stored', cell: (row) => size(row.stored), value: (row) => Number(row.stored) },
+              { title: 'Share', cell: (row) => share(Number(row.stored), stored), value: (row) => Number(row.stored) },
+              { title: '', cell: (row) => bar(Number(row.stored), most, 'meter'), class: 'bars' },
+            ],
+            { caption: 'What the stored content is', sortable: false },
+          )
+        }
+        ${heap && heap.spaces.length > 0 && table(heap.spaces, spaces, { caption: 'Spaces of the heap', sortable: false })}
+      </div>`,
   };
 }
 
@@ -333,6 +425,7 @@ export function mappings(report: Report): Section {
   return {
     id: 'mappings',
     title: 'Largest mappings',
+    short: 'Mappings',
     body: html`${table(
         largest,
         [
@@ -459,6 +552,7 @@ export function needs({ show, fds }: Report): Section {
   return {
     id: 'host',
     title: demands ? 'What it needs of a host' : 'Mapped files',
+    short: demands ? 'Host' : 'Files',
     body: html`${
       demands &&
       description([

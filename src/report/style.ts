@@ -58,7 +58,7 @@ main > section { padding: 34px 0 4px; scroll-margin-top: 24px; }
 .meters { display: grid; grid-template-columns: repeat(3, 1fr); gap: 16px 40px; margin-bottom: 22px; }
 .meters b { font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .bar { display: block; margin-top: 6px; } .track { fill: var(--line); } .meter { fill: var(--muted); }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap: 8px 48px; align-items: start; margin-top: 18px; }
 table { width: 100%; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--muted); font-size: .87rem; padding: 0 0 6px; }
 th, td { padding: 5px 16px 5px 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid var(--line); font-weight: 400; }
