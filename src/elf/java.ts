@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import { Failure } from '../failure.js';
 import type { AddressSpace } from './address-space.js';
 import type { Image } from './image.js';
 import type { Jvm } from './jvm/jvm.js';
@@ -20,7 +21,8 @@ export async function openJvm(space: AddressSpace): Promise<Jvm | string | null>
   try {
     return await Jvm.open(space, libjvm);
   } catch (error) {
-    if (!(error instanceof Unreadable)) throw error;
+    // Its own file may be missing here, and no image has all of that.
+    if (!(error instanceof Unreadable || error instanceof Failure)) throw error;
     return `nothing can be told of the Java virtual machine: ${error.message}`;
   }
 }

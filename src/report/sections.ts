@@ -141,7 +141,7 @@ export function header(report: Report): Html {
       ['File', html`<code>${report.image}</code>`],
       ...show.labels
         .slice(0, 12)
-        .map(({ kind, name, value }) => [`${kind.slice(0, 1).toUpperCase()}${kind.slice(1)}`, `${name} = ${value}`] as const),
+        .map((label) => [`${label.kind.slice(0, 1).toUpperCase()}${label.kind.slice(1)}`, `${label.name} = ${label.value}`] as const),
     ])}
   </header>`;
 }
