@@ -17,7 +17,7 @@ import { missing } from '../support/cores.js';
 import { FaultyProxy, owner, startStore, storePrograms, stranger, type Fault, type Seen, type TestStore } from '../support/object-store.js';
 import { foreignCore, PAGE, prpsinfoNote, prstatusNote, warpImage } from '../support/synthesise.js';
 import { firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
-import { command, makeDirectory } from './support/host.js';
+import { command, makeDirectory, mountTmpfs } from './support/host.js';
 import { checkpointAndEnd, killAll, warpTool, type Program } from './support/program.js';
 
 const BUCKET = 'images';
@@ -312,7 +312,7 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       };
       proxy.reset((request) => (isRead(request) ? faults[++reads] : undefined));
       const directory = makeDirectory();
-      await succeeds('pull', url('delays'), directory, '--timeout', '2', '--parallel', '4');
+      await succeeds('pull', url('delays'), directory, '--timeout', '5', '--parallel', '4');
       expect(content(directory).equals(content(large))).toBe(true);
       expect(proxy.seen.filter(({ fault }) => fault && Object.values(faults).includes(fault))).toHaveLength(5);
       // The first mebibyte is read when the object is opened, and again with the others; nothing else comes twice.
@@ -364,7 +364,7 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       expect([await exists('stuck'), await unfinishedUploads()]).toEqual([false, 1]);
     });
 
-    it('of a pull that breaks off for good, that is interrupted, or that finds no room', async () => {
+    it('of a pull that breaks off for good, that is interrupted, or that may not write', async () => {
       await put('broken', content(large));
       const directory = makeDirectory();
       let opened = false;
@@ -390,6 +390,18 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       proxy.reset();
       expect(await failure(['pull', url('broken'), join(directory, 'x')])).toMatch(/cannot write .*permission denied/);
       expect(readdirSync(directory)).toEqual([]);
+    });
+
+    it('of a pull that finds no room', async (context) => {
+      const tiny = mountTmpfs(16 * MIB);
+      if (!tiny) return context.skip('a tiny file system cannot be mounted here');
+      try {
+        await put('roomy', content(large));
+        expect(await failure(['pull', url('roomy'), tiny.directory])).toMatch(/cannot write .*core\.img: no space left on the device/);
+        expect(readdirSync(tiny.directory)).toEqual([]);
+      } finally {
+        tiny.unmount();
+      }
     });
   });
 
