@@ -43,6 +43,7 @@ function reason(error: StoreError, permission: Permission, to: Destination): str
   const keys =
     to.scheme === 'gs' ? 'GS_ACCESS_KEY_ID and GS_SECRET_ACCESS_KEY' : 'AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE';
   const endpointSetting = to.scheme === 'gs' ? 'GS_ENDPOINT_URL' : 'AWS_ENDPOINT_URL';
+  const regionSetting = to.scheme === 'gs' ? '--region ' : 'AWS_REGION=';
   const where = to.endpoint ?? `AWS in ${to.region}`;
   const status = statusOf(error);
   const region = error.$response?.headers?.['x-amz-bucket-region'] ?? error.Region ?? /expecting '([\w-]+)'/.exec(error.message)?.[1];
@@ -73,19 +74,19 @@ function reason(error: StoreError, permission: Permission, to: Destination): str
       return 'the quota of the bucket or the user is used up; remove objects or have it raised';
     case 'EntityTooLarge':
       return 'the store does not take objects of this size';
+    case 'NotImplemented':
+      return `${where} does not support this request; use another store`;
     case 'SlowDown':
       return 'the store asks for fewer requests; try again later, or with a smaller --parallel';
-    case 'PermanentRedirect':
-    case 'AuthorizationHeaderMalformed':
-      return region
-        ? `the bucket is in region ${region}, the request went to ${to.region}; set AWS_REGION=${region}`
-        : `the bucket is not in region ${to.region}; set AWS_REGION to its region`;
   }
   const network = error.code === undefined ? undefined : networkReason(error.code, where, endpointSetting);
   if (network) return network;
   if (error.name === 'TimeoutError') return `${where} does not answer; check the network${to.endpoint ? ` and ${endpointSetting}` : ''}`;
-  if (status === 301 || status === 307)
-    return `the bucket is in ${region ? `region ${region}` : 'another region'}; set AWS_REGION${region ? `=${region}` : ''}`;
+  if (status === 301 || status === 307 || error.name === 'PermanentRedirect' || error.name === 'AuthorizationHeaderMalformed') {
+    return region
+      ? `the bucket is in region ${region}, the request went to ${to.region}; set ${regionSetting}${region}`
+      : `the bucket is not in region ${to.region}; set ${regionSetting}REGION`;
+  }
   if (status === 404) return `there is no such object or bucket at ${where}; see \`warp-tool list ${bucket}/\``;
   if (status === 401 || status === 403) {
     const hidden = permission === 's3:GetObject' ? '; without s3:ListBucket, a missing object is denied too' : '';

@@ -222,14 +222,14 @@ export class ObjectStore {
 
   /** One object in one request. With `exclusive`, false when there is one already. */
   async put(key: string, content: Buffer, metadata: Record<string, string>, exclusive: boolean, signal: AbortSignal): Promise<boolean> {
-    return this.exclusively(`cannot write ${this.url(key)}`, () =>
+    return this.create(`cannot write ${this.url(key)}`, key, exclusive, (condition) =>
       this.client.send(
         new PutObjectCommand({
           ...this.target(key),
           Body: content,
           ContentType: CONTENT_TYPE,
           Metadata: metadata,
-          IfNoneMatch: exclusive ? '*' : undefined,
+          IfNoneMatch: condition,
         }),
         { abortSignal: signal },
       ),
@@ -255,13 +255,13 @@ export class ObjectStore {
 
   /** Makes the parts one object, which is visible from then on. With `exclusive`, false when there is one already. */
   async completeUpload(key: string, upload: string, parts: Part[], exclusive: boolean): Promise<boolean> {
-    return this.exclusively(`cannot complete ${this.url(key)}`, () =>
+    return this.create(`cannot complete ${this.url(key)}`, key, exclusive, (condition) =>
       this.client.send(
         new CompleteMultipartUploadCommand({
           ...this.target(key),
           UploadId: upload,
           MultipartUpload: { Parts: parts },
-          IfNoneMatch: exclusive ? '*' : undefined,
+          IfNoneMatch: condition,
         }),
       ),
     );
@@ -312,16 +312,24 @@ export class ObjectStore {
     return { Bucket: this.destination.bucket, Key: key };
   }
 
-  private async exclusively(what: string, send: () => Promise<unknown>): Promise<boolean> {
+  private async create(
+    what: string,
+    key: string,
+    exclusive: boolean,
+    send: (ifNoneMatch: '*' | undefined) => Promise<unknown>,
+  ): Promise<boolean> {
     return this.attempt(what, 's3:PutObject', async () => {
       try {
-        await send();
-        return true;
+        await send(exclusive ? '*' : undefined);
       } catch (error) {
         // 409: somebody else wrote the same key at the same moment.
         if (statusOf(error) === 412 || (error as Error).name === 'ConditionalRequestConflict') return false;
-        throw error;
+        if (!exclusive || statusOf(error) !== 501) throw error;
+        // The store has no conditions (OpenStack Swift): what is there now has to do.
+        if (await this.head(key)) return false;
+        await send(undefined);
       }
+      return true;
     });
   }
 

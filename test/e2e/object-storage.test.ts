@@ -277,6 +277,22 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
     });
   });
 
+  it('a store without conditional requests is asked what it has', async () => {
+    let conditional = 0;
+    const refusal: Fault = { answer: { status: 501, body: '<Error><Code>NotImplemented</Code></Error>' } };
+    // What OpenStack Swift answers.
+    const rule = (before?: () => Promise<void>): FaultyProxy['rule'] => {
+      conditional = 0;
+      return ({ method }) => (method === 'PUT' && conditional++ === 0 ? { ...refusal, ...(before && { before }) } : undefined);
+    };
+    proxy.reset(rule());
+    await succeeds('push', small, url('unconditional'));
+    expect((await stored('unconditional')).equals(content(small))).toBe(true);
+    proxy.reset(rule(() => put('unconditional-taken', replacement)));
+    expect(await failure(['push', small, url('unconditional-taken')])).toMatch(/is there already/);
+    expect((await stored('unconditional-taken')).equals(replacement)).toBe(true);
+  });
+
   describe('a store or network that fails for a while', () => {
     it('delays push, and nothing else', async () => {
       let parts = 0;
