@@ -4,6 +4,7 @@
  * docs/benchmarks.md tells what each figure means.
  */
 import { parseArgs } from 'node:util';
+import { answer } from './parts/answer.mjs';
 import { capture } from './parts/capture.mjs';
 import { compression } from './parts/compression.mjs';
 import { cost } from './parts/cost.mjs';
@@ -17,6 +18,7 @@ import { rounds, verdicts } from './support/report.mjs';
 const parts = {
   capture: ['Capture, beside a plain write of as many bytes to the same file system', capture],
   restore: ['From exec to the first answer, page cache warm', restore],
+  answer: ['From exec to the first answer, by every way in which memory comes back', answer],
   size: ['Restore of a small and a large image', size],
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
   startup: ['Start of a command on a small image, beside Node.js alone', startup],

@@ -102,6 +102,11 @@ export function buildTool() {
   executables.tool = join(copy, 'bin/run.js');
 }
 
+/** Makes a folder the measured user's. */
+export function giveToUser(path) {
+  if (isRoot) run('chown', ['-R', `${nobody}:${nobody}`, path]);
+}
+
 /** Runs a helper of the benchmark as the measured user; resolves to its standard output. */
 export async function helper(name, args) {
   const { stdout } = await execute(executables[name], args.map(String), { ...user, env: environment, cwd: scratch });

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { MiB, environment, executables, scratch, user } from './host.mjs';
+import { MiB, buildTool, environment, executables, giveToUser, scratch, user } from './host.mjs';
+import { hasTomcat, tomcatCommand } from './tomcat.mjs';
 
 /** How long anything may take, in milliseconds. Only a hang reaches it. */
 const patience = 300_000;
@@ -248,4 +249,53 @@ export async function firstAnswer(measured, program, state) {
   if (state && (answer.answers !== state.answers + 1 || answer.startedAt !== state.startedAt || answer.pages !== state.pages))
     throw new Error(`${measured.title}: restored with other state: ${JSON.stringify(answer)} after ${JSON.stringify(state)}`);
   return { wall: Number(answer.at - program.executed), cpu: program.cpu };
+}
+
+// ---- first answers ----
+
+/** Runs warp-tool to its end as the user that the programs run as. */
+export async function tool(args) {
+  buildTool();
+  const program = start([executables.node, executables.tool, ...args]);
+  const status = await program.ended;
+  if (status !== 'status 0') throw new Error(`warp-tool ${args.join(' ')} ended with ${status}: ${program.stderr.trim()}`);
+}
+
+/** A small web application on Tomcat, with `pages` pages of 64 KiB of heap each kept. */
+async function tomcatProgram(pages) {
+  const port = await freePort();
+  const base = newPath('tomcat');
+  const command = tomcatCommand(executables.java, base, port, ['-Xms1g', '-Xmx1536m']);
+  giveToUser(base);
+  return Object.assign(new ServerProgram(), { name: 'tomcat', title: 'Tomcat 10', command, port, pages, bytes: 1024 * MiB });
+}
+
+/** The servers whose first answer is measured, and a program of which there can be many at once. */
+export async function answeringPrograms({ quick }) {
+  const servers = (await measuredPrograms({ quick })).filter((measured) => measured instanceof ServerProgram && measured.name === 'node');
+  if (executables.java && hasTomcat()) servers.push(await tomcatProgram(quick ? 1000 : 8000));
+  else console.log('  Tomcat 10 is not here (Debian: apt-get install libtomcat10-java tomcat10-common openjdk-17-jdk-headless): left out');
+  for (const server of servers) {
+    const request = `require('node:http').get('http://127.0.0.1:${server.port}/0',(r)=>process.exit(r.statusCode===200?0:1)).on('error',()=>process.exit(1))`;
+    server.readiness = `${executables.node} -e "${request}"`;
+  }
+  return { servers, small: memoryProgram(64 * MiB) };
+}
+
+const pairs = new Map();
+
+/** A program's plain and compressed images of the same moment: `plain`, `compressed`, and `state`, the program's last before that. */
+export function capturedAs(measured) {
+  if (!pairs.has(measured.name))
+    pairs.set(
+      measured.name,
+      (async () => {
+        const program = start(measured.command, { engine: true });
+        const state = await measured.warmUp(program);
+        const { image: compressed } = await checkpoint(program, ['--leave-running', '--compression', 'lz4']);
+        const { image: plain } = await checkpoint(program);
+        return { plain, compressed, state };
+      })(),
+    );
+  return pairs.get(measured.name);
 }

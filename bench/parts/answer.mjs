@@ -1,0 +1,119 @@
+/**
+ * From the exec of warp-restore to the first answer with warmed state, by every way in which memory comes back, with the image in the page cache and
+ * not; beside the program's plain start, and CRIU or DMTCP where they run. Then replicas of one image: how much memory each takes.
+ */
+import { spawnSync } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { MiB, lacks } from '../support/host.mjs';
+import { answeringPrograms, capturedAs, firstAnswer, newPath, restore, start, tool } from '../support/program.mjs';
+import { alternate, median, milliseconds, ratio, showRatio, table, verdict } from '../support/report.mjs';
+
+const TRAINING_RUNS = 3;
+const REPLICAS = 20;
+
+/** Drops a file's pages from the page cache: what posix_fadvise(POSIX_FADV_DONTNEED) gives an ordinary user. */
+function evict(image) {
+  const path = join(image, 'core.img');
+  const result = spawnSync('dd', [`if=${path}`, 'iflag=nocache', 'count=0', 'status=none'], { encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`dd: ${result.stderr}`);
+}
+
+async function optimised(measured, image) {
+  const out = newPath('optimised');
+  await tool(['optimize', image, '-o', out, '--runs', String(TRAINING_RUNS), '--until', measured.readiness]);
+  return out;
+}
+
+const size = (image) => statSync(join(image, 'core.img')).size;
+const mebibytes = (bytes) => `${(bytes / MiB).toFixed(bytes < 100 * MiB ? 1 : 0)} MiB`;
+
+async function measureProgram(measured) {
+  const { plain, compressed, state } = await capturedAs(measured);
+  const trained = await optimised(measured, compressed);
+  const images = {
+    direct: plain,
+    eager: plain,
+    'eager LZ4': compressed,
+    'concurrent LZ4': compressed,
+    [`concurrent LZ4, ${TRAINING_RUNS} training runs`]: trained,
+  };
+  const flags = { eager: ['--no-direct-map'], 'eager LZ4': ['--no-concurrent'] };
+  const ways = { 'plain start': () => firstAnswer(measured, start(measured.command)) };
+  for (const [way, image] of Object.entries(images)) {
+    ways[way] = () => firstAnswer(measured, restore(image, flags[way]), state);
+    ways[`${way}, cold`] = () => {
+      evict(image);
+      return firstAnswer(measured, restore(image, flags[way]), state);
+    };
+  }
+  const runs = await alternate(ways, 5);
+  const walls = (way) => runs[way].map((run) => run.wall);
+  console.log(`  ${measured.title}: image ${mebibytes(size(plain))} plain, ${mebibytes(size(compressed))} LZ4`);
+  table(
+    ['', 'first answer', 'CPU time', 'of the plain start'],
+    Object.keys(ways).map((way) => [
+      way,
+      milliseconds(median(walls(way))),
+      milliseconds(median(runs[way].map((run) => run.cpu))),
+      way === 'plain start' ? '' : showRatio(ratio(walls(way), walls('plain start'))),
+    ]),
+  );
+  const best = `concurrent LZ4, ${TRAINING_RUNS} training runs`;
+  const beside = ratio(walls(best), walls('direct'));
+  verdict(`${measured.title}: trained concurrent first answer within 1.5 of direct-mapped`, showRatio(beside), beside.median <= 1.5);
+  if (measured.name === 'tomcat') {
+    const sooner = ratio(walls('plain start'), walls(best));
+    verdict(`${measured.title}: first answer 20 times sooner than a plain start`, showRatio(sooner), sooner.median >= 20);
+  }
+  console.log();
+  return { program: measured.name, sizes: { plain: size(plain), lz4: size(compressed) }, runs };
+}
+
+/** Proportional set size of a process, bytes. */
+const proportional = (pid) => Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1]) * 1024;
+
+/** Replicas of one image share what they have not written to. Programs that listen on a port cannot be had twice: the one in C stands for all. */
+async function density(measured) {
+  const { plain, state } = await capturedAs(measured);
+  const measure = async (make) => {
+    const programs = [];
+    for (let i = 0; i < REPLICAS; i++) {
+      programs.push(make());
+      await measured.answer(programs.at(-1), 0, state);
+    }
+    const each = programs.map(({ pid }) => proportional(pid));
+    await Promise.all(programs.map((program) => program.kill()));
+    return each;
+  };
+  const restored = await measure(() => restore(plain));
+  const started = await measure(() => start(measured.command));
+  console.log(`  ${REPLICAS} replicas of ${measured.title}, proportional set size of each`);
+  table(
+    ['', 'memory'],
+    [
+      ['restored, direct-mapped', mebibytes(median(restored))],
+      ['started', mebibytes(median(started))],
+    ],
+  );
+  console.log();
+  return { program: measured.name, restored, started };
+}
+
+export async function answer(options) {
+  const results = [];
+  const { servers, small } = await answeringPrograms(options);
+  for (const measured of servers) {
+    const lack = lacks(3 * measured.bytes);
+    if (lack) {
+      console.log(`  ${measured.title}: skipped: ${lack}`);
+      continue;
+    }
+    results.push(await measureProgram(measured));
+  }
+  for (const peer of ['criu', 'dmtcp_launch'])
+    if (spawnSync(peer, ['--version']).error) console.log(`  ${peer} is not on the PATH: not compared`);
+  console.log();
+  results.push(await density(small));
+  return results;
+}
