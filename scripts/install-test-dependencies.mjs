@@ -17,6 +17,8 @@ const needs = [
   { command: 'redis-server', package: 'redis-server', why: 'a database of 100,000 keys' },
   { command: 'redis-cli', package: 'redis-tools', why: 'the client for it' },
   { command: 'javac', package: 'openjdk-17-jdk-headless', why: 'a stock JVM under four collectors' },
+  { file: '/usr/share/tomcat10/bin/bootstrap.jar', package: 'tomcat10-common', why: 'Tomcat on a stock JVM' },
+  { file: '/usr/share/java/tomcat10-servlet-api.jar', package: 'libtomcat10-java', why: 'Tomcat on a stock JVM' },
   { command: 'script', package: 'bsdutils', why: 'programs on a terminal' },
   { command: 'gdb', package: 'gdb', why: 'opening images in the debugger' },
   { command: 'readelf', package: 'binutils', why: 'judging images as ELF files' },
