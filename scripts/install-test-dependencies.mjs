@@ -23,6 +23,7 @@ const needs = [
   { command: 'gdb', package: 'gdb', why: 'opening images in the debugger' },
   { command: 'readelf', package: 'binutils', why: 'judging images as ELF files' },
   { command: 'eu-readelf', package: 'elfutils', why: 'judging images as ELF files, a second opinion' },
+  { command: 'drgn', package: 'python3-drgn', why: 'comparing what it says of an image' },
   { command: 'cppcheck', package: 'cppcheck', why: 'static analysis of the C sources' },
   { command: 'zsh', package: 'zsh', why: 'shell completion' },
   { command: 'fish', package: 'fish', why: 'shell completion' },

@@ -1,33 +1,12 @@
 /** Help of every command that there is: complete, short, and with examples that work. */
-import { Parser, type Command } from '@oclif/core';
 import { describe, expect, it } from 'vitest';
 import { COMMANDS } from '../src/commands/index.js';
 import { COMMAND_GROUPS } from '../src/help.js';
+import { callsIn, flagsOf, parseCall } from './support/calls.js';
 import { warpTool } from './support/cores.js';
 
 const BIN = '<%= config.bin %>';
 const commands = Object.entries(COMMANDS);
-
-function flagsOf(command: Command.Class): Record<string, Command.Class['flags'][string]> {
-  return { ...command.baseFlags, ...command.flags };
-}
-
-/** The calls of warp-tool in a line for a shell, as arguments. */
-function callsIn(line: string): string[][] {
-  return line
-    .split(BIN)
-    .slice(1)
-    .map((part) =>
-      [...part.matchAll(/"([^"]*)"|'([^']*)'|(&&|[|;<>)]|[^\s|;&<>()"']+)/g)].map((token) => ({
-        text: token[1] ?? token[2] ?? token[3]!,
-        ends: /^(&&|[|;<>)])$/.test(token[3] ?? ''),
-      })),
-    )
-    .map((tokens) => {
-      const end = tokens.findIndex(({ ends }) => ends);
-      return tokens.slice(0, end < 0 ? undefined : end).map(({ text }) => text);
-    });
-}
 
 describe.each(commands)('%s', (name, command) => {
   it('has a summary that fits into the overview', () => {
@@ -48,18 +27,12 @@ describe.each(commands)('%s', (name, command) => {
     const lines = examples.map((example) => (typeof example === 'string' ? example : example.command));
     expect(new Set(lines).size, 'examples').toBeGreaterThanOrEqual(2);
     for (const line of lines) {
-      const calls = callsIn(line);
+      const calls = callsIn(line, BIN);
       expect(
         calls.map(([called]) => called),
         line,
       ).toContain(name);
-      for (const [called, ...argv] of calls) {
-        const other = COMMANDS[called!]!;
-        expect(other, line).toBeDefined();
-        const end = argv.indexOf('--');
-        const own = end < 0 ? argv : argv.slice(0, end);
-        await Parser.parse(own, { args: other.args, flags: flagsOf(other), strict: other.strict ?? true });
-      }
+      for (const call of calls) await parseCall(call);
     }
   });
 

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { text as readAll } from 'node:stream/consumers';
 import { Args, Flags } from '@oclif/core';
 import { encodeImage } from '../elf/encode.js';
 import { withImage } from '../elf/image.js';
@@ -45,21 +46,22 @@ export default class Encode extends WarpCommand {
 }
 
 async function readDocument(file: string): Promise<MetadataJson> {
+  const name = file === '-' ? 'stdin' : file;
   let text: string;
   try {
-    text = await readFile(file === '-' ? '/dev/stdin' : file, 'utf8');
+    text = file === '-' ? await readAll(process.stdin) : await readFile(file, 'utf8');
   } catch (error) {
-    throw new Failure(`cannot read ${file}: ${systemErrorReason(error)}`, { cause: error });
+    throw new Failure(`cannot read ${name}: ${systemErrorReason(error)}`, { cause: error });
   }
   let document: MetadataJson;
   try {
     document = JSON.parse(text) as MetadataJson;
   } catch (error) {
-    throw new Failure(`${file} is not JSON: ${(error as Error).message}`, { cause: error });
+    throw new Failure(`${name} is not JSON: ${(error as Error).message}`, { cause: error });
   }
   const lists = [document?.segments, document?.notes, document?.residue];
   if (typeof document?.source?.path !== 'string' || !lists.every((list) => Array.isArray(list))) {
-    throw new Failure(`${file} is no document of \`warp-tool decode\`; see \`warp-tool schema decode\``);
+    throw new Failure(`${name} is no document of \`warp-tool decode\`; see \`warp-tool schema decode\``);
   }
   return document;
 }

@@ -71,6 +71,7 @@ export function describe(row: Row): string {
       if (detail.local) parts.push(detail.local);
       if (detail.remote) parts.push(`to ${detail.remote}`);
       if (detail.peer?.length) parts.push(`peer ${fdList(detail.peer)}`);
+      parts.push(...optionTexts(detail.options ?? {}));
       if (detail.state === 'listening') parts.push(`backlog ${detail.backlog}`);
       unread();
       break;
@@ -99,6 +100,17 @@ export function describe(row: Row): string {
   for (const lock of detail.locks ?? []) parts.push(`${lock.exclusive ? 'exclusive' : 'shared'} ${lock.kind} lock`);
   if (row.shared_with.length > 0) parts.push(`same as ${fdList(row.shared_with)}`);
   return parts.filter((part) => part !== '').join(', ');
+}
+
+/** Options that somebody has set and that matter to whoever looks for the reason of something. */
+function optionTexts(options: Record<string, string>): string[] {
+  const on = ['SO_REUSEADDR', 'SO_REUSEPORT', 'SO_KEEPALIVE', 'SO_BROADCAST', 'TCP_NODELAY'].filter(
+    (name) => Number(options[name] ?? 0) !== 0,
+  );
+  const texts = on.map((name) => name.replace(/^[A-Z]+_/, '').toLowerCase());
+  if (options['SO_SNDBUF'] !== undefined) texts.push(`send buffer ${bytes(options['SO_SNDBUF'])}`);
+  if (options['SO_RCVBUF'] !== undefined) texts.push(`receive buffer ${bytes(options['SO_RCVBUF'])}`);
+  return texts;
 }
 
 function fdList(list: readonly number[]): string {

@@ -5,6 +5,7 @@ import type { descriptorDetail } from '../schemas/index.js';
 import type { Image } from './image.js';
 import { nameOf, names, NONE, type NoteRecord } from './schema.js';
 import { signalNames } from './signals.js';
+import { decodeSocketOptions } from './socket-options.js';
 
 export type DescriptorDetail = Static<typeof descriptorDetail>;
 
@@ -221,6 +222,7 @@ function detailOf(
         backlog: socket.backlog,
         unread: messageBytes(socket.data),
         peer: relations.behind.get(`socket:${socket.peer}`) ?? [],
+        options: decodeSocketOptions(socket.options),
         shutdown: [socket.flags & 1 ? 'read' : '', socket.flags & 2 ? 'write' : ''].filter((one) => one !== ''),
       };
     }

@@ -294,6 +294,7 @@ export const descriptorDetail = partial({
   backlog: integer('socket'),
   peer: array(integer(), 'socket: descriptors of the other end of a pair'),
   shutdown: array(string(), 'socket: read, write'),
+  options: map(string('socket: SO_…, TCP_… that are kept; integers in decimal, others as hexadecimal bytes')),
   count: decimal('eventfd'),
   semaphore: boolean('eventfd'),
   clock: string('timerfd'),

@@ -140,7 +140,7 @@ export function endTarget(target: Target): Promise<void> {
 }
 
 /** A core file by gcore; the process goes on. A reason instead when that is not possible here. */
-export function gcore(target: Target, directory: string): string | { skip: string } {
+export function gcore(target: { pid: number }, directory: string): string | { skip: string } {
   const reason = missing('gcore');
   if (reason) return { skip: reason };
   const prefix = join(directory, 'gcore');

@@ -168,7 +168,7 @@ export function crashOfManyAreas(directory: string, areas: number): Promise<{ co
 
 const JAVA = `
 public class Sleeper {
-    static final byte[][] kept = new byte[64][];
+    static final byte[][] kept = new byte[200][];
     public static void main(String[] arguments) throws Exception {
         for (int i = 0; i < kept.length; i++) {
             kept[i] = new byte[1 << 20];
@@ -182,16 +182,28 @@ public class Sleeper {
 }
 `;
 
-/** gcore of a JVM with a heap of 200 MiB, all of it touched. */
+export const JAVA_PROGRAM = 'Sleeper';
+
+/** Compiles a program that fills its heap, prints `ready` and sleeps. */
+export function compileJava(directory: string): void {
+  writeFileSync(join(directory, `${JAVA_PROGRAM}.java`), JAVA);
+  execFileSync('javac', ['-d', directory, join(directory, `${JAVA_PROGRAM}.java`)], { stdio: 'ignore' });
+}
+
+/** A heap of 330 MiB, all of it touched, 200 MiB of it not zero, and little else. */
+export function javaArguments(directory: string): string[] {
+  const small = ['-XX:+UseSerialGC', '-XX:ReservedCodeCacheSize=16m', '-XX:CompressedClassSpaceSize=16m'];
+  return [...small, '-Xms330m', '-Xmx330m', '-XX:+AlwaysPreTouch', '-cp', directory];
+}
+
+/** gcore of a JVM with such a heap. */
 export async function gcoreOfJava(directory: string): Promise<Core> {
   const reason = missing('java', 'javac', 'gcore');
   if (reason) return { skip: reason };
   mkdirSync(directory, { recursive: true });
   chmodSync(directory, 0o777);
-  writeFileSync(join(directory, 'Sleeper.java'), JAVA);
-  execFileSync('javac', ['-d', directory, join(directory, 'Sleeper.java')], { stdio: 'ignore' });
-  const small = ['-XX:+UseSerialGC', '-XX:ReservedCodeCacheSize=16m', '-XX:CompressedClassSpaceSize=16m'];
-  const child = spawn('java', [...small, '-Xms200m', '-Xmx200m', '-XX:+AlwaysPreTouch', '-cp', directory, 'Sleeper'], {
+  compileJava(directory);
+  const child = spawn('java', [...javaArguments(directory), JAVA_PROGRAM], {
     cwd: directory,
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { PATH: process.env['PATH'], MALLOC_ARENA_MAX: '1' }, // gcore writes 64 MiB for each arena
