@@ -235,6 +235,19 @@ describe('warp-tool report', () => {
     expect(document.composition.areas.map(({ category }) => category)).toEqual(['code', 'anonymous', 'shared', 'stack']);
   });
 
+  it('and `show --composition` tell the same', () => {
+    const { composition, advice } = JSON.parse(page(image, '--json')) as Report;
+    const { cell: _, areas: __, ...summary } = composition;
+    const document = JSON.parse(warpTool('show', image, '--composition', '--json').stdout) as Report['show'];
+    expect(document.composition).toEqual({ ...summary, advice });
+    expect((JSON.parse(warpTool('show', image, '--json').stdout) as Report['show']).composition).toBeNull();
+    const { stdout, stderr } = warpTool('show', image, '--composition');
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(/^composition +areas +stored +copies +with lz4$/m);
+    expect(stdout).toMatch(/^anonymous +1 +160 KiB +40\.0 KiB +/m);
+    expect(stdout).toMatch(/^all +4 +176 KiB +40\.0 KiB +/m);
+  });
+
   it('has the environment only when it is asked for', () => {
     for (const text of [page(image), page(image, '--json')]) expect(text).not.toContain(SECRET);
     for (const text of [page(image, '--with-environment'), page(image, '--with-environment', '--json')]) expect(text).toContain(SECRET);

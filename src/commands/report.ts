@@ -1,20 +1,16 @@
 import { Flags } from '@oclif/core';
-import { AddressSpace } from '../elf/address-space.js';
 import { withImage, type Image } from '../elf/image.js';
 import { ImageWriter } from '../elf/image-writer.js';
-import { protectionText } from '../elf/vmas.js';
 import { findingOf, validateImage, type Checked, type Finding } from '../elf/validate.js';
-import { codec } from '../engine/codec.js';
 import { Failure, ImageError } from '../failure.js';
-import { hex } from '../hex.js';
-import { byteCountOf, type Static } from '../schemas/builder.js';
+import type { Static } from '../schemas/builder.js';
 import type { report } from '../schemas/index.js';
 import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { collectComposition } from './composition.js';
 import { collectEnvironment } from './env.js';
 import { collectFds } from './fds.js';
-import { amountsOf } from './maps.js';
 import { collectShow } from './show.js';
 import { addJava, collectThreads } from './threads.js';
 import { validationDocument } from './validate.js';
@@ -71,7 +67,7 @@ async function collectReport(image: Image, withEnvironment: boolean): Promise<Do
       return null;
     }
   };
-  const [composition, advice] = await compose(image, show.java);
+  const { composition, advice } = await collectComposition(image, show.java);
   warnings.push(...(show.java?.problems ?? []));
   return {
     image: image.source.name,
@@ -104,76 +100,4 @@ async function validation(image: Image): Promise<Document['validate']> {
     progress.end();
   }
   return validationDocument(image.source.name, checked, findings);
-}
-
-async function compose(image: Image, java: Document['show']['java']): Promise<[Document['composition'], Document['advice']]> {
-  const { compositionOf } = await import('../elf/composition.js');
-  const { adviceOf, packedEstimate, RUNTIME_TOPICS } = await import('../elf/advice.js');
-  const space = new AddressSpace(image);
-  const progress = new Progress('reading');
-  try {
-    const composition = await compositionOf(
-      space,
-      (block) => codec().compress(block, 1),
-      (done, total) => progress.update(done, total),
-    );
-    const content = (one: { zero: number; duplicate: number; unread: number }) => ({
-      stored_zero: one.zero,
-      stored_duplicate: one.duplicate,
-      unread: one.unread,
-    });
-    const total = { zero: 0, duplicate: 0, unread: 0 };
-    for (const { zero, duplicate, unread } of composition.categories) {
-      total.zero += zero;
-      total.duplicate += duplicate;
-      total.unread += unread;
-    }
-    const vmas = composition.areas.map(({ vma }) => vma);
-    const document: Document['composition'] = {
-      cell: composition.cell,
-      duplicates_from: composition.duplicatesFrom,
-      total: { areas: vmas.length, ...amountsOf(vmas), ...content(total) },
-      categories: composition.categories.map((one) => ({
-        category: one.category,
-        areas: one.areas.length,
-        ...amountsOf(one.areas),
-        ...content(one),
-        read: one.read,
-        sampled: one.sampled,
-        lz4: packedEstimate(one),
-      })),
-      areas: composition.areas.map((area) => ({
-        start: hex(area.vma.start),
-        end: hex(area.vma.end),
-        protection: protectionText(area.vma),
-        kind: area.vma.kind,
-        category: area.category,
-        label: area.label,
-        flags: area.vma.flags,
-        offset: hex(area.vma.offset),
-        ...amountsOf([area.vma]),
-        ...content(area),
-        cells: area.cells,
-      })),
-    };
-    const general = adviceOf(image, composition, java?.heap ? RUNTIME_TOPICS : undefined);
-    const advice = [
-      ...general.map((one) => ({ ...one, bytes: byteCountOf(BigInt(one.bytes)) })),
-      ...(java?.advice ?? []).map(({ part, bytes: amount, problem, mend }) => ({
-        topic: part,
-        bytes: amount,
-        saves: false,
-        observation: sentence(problem),
-        mend: sentence(mend),
-      })),
-    ];
-    return [document, advice.toSorted((a, b) => Number(b.saves) - Number(a.saves) || Number(b.bytes) - Number(a.bytes))];
-  } finally {
-    progress.end();
-    await space.close();
-  }
-}
-
-function sentence(text: string): string {
-  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}.`;
 }

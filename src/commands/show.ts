@@ -1,3 +1,4 @@
+import { Flags } from '@oclif/core';
 import type { ChalkInstance } from 'chalk';
 import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { argumentsOf } from '../elf/environment.js';
@@ -12,6 +13,7 @@ import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
 import { bytes, count, duration, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
+import { collectComposition, compositionLines } from './composition.js';
 import { kindsText } from './fds.js';
 import { amountsOf } from './maps.js';
 import { collectJava, javaLines } from './show-java.js';
@@ -28,16 +30,34 @@ export default class Show extends ImageCommand {
     'One screen: what was captured, when, where from, by which engine; threads, memory by kind, files, and what a host must have to',
     'restore it.',
   ].join(' ');
-  static override examples = ['<%= config.bin %> show /tmp/image', '<%= config.bin %> show core.1234 --json'];
+  static override examples = [
+    '<%= config.bin %> show /tmp/image',
+    '<%= config.bin %> show /tmp/image --composition',
+    '<%= config.bin %> show core.1234 --json',
+  ];
   static override args = { image: imageArgument };
+  static override flags = {
+    composition: Flags.boolean({ description: 'Read all stored memory, too: purposes, zeros, copies, what LZ4 saves, advice.' }),
+  };
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Show);
-    return this.inspect(args.image, flags.json ?? false, collectShow, (document) => {
+    const collect = async (image: Image): Promise<Document> => {
+      const document = await collectShow(image);
+      if (flags.composition) document.composition = await summary(image, document.java);
+      return document;
+    };
+    return this.inspect(args.image, flags.json ?? false, collect, (document) => {
       for (const problem of document.java?.problems ?? []) this.warnUser(printable(problem));
       return new ShowText(this.style).lines(document);
     });
   }
+}
+
+async function summary(image: Image, java: Document['java']): Promise<Document['composition']> {
+  const { composition, advice } = await collectComposition(image, java);
+  const { duplicates_from, total, categories } = composition;
+  return { duplicates_from, total, categories, advice };
 }
 
 /** The screen of `show`, line by line. */
@@ -109,7 +129,13 @@ export class ShowText {
     }
     if (document.java) {
       yield '';
-      yield* javaLines(document.java, row, style);
+      // The composition has its advice among its own.
+      yield* javaLines(document.composition ? { ...document.java, advice: [] } : document.java, row, style);
+      yield '';
+    }
+    if (document.composition) {
+      if (!document.java) yield '';
+      yield* compositionLines(document.composition, style);
       yield '';
     }
     yield* this.fileList(document, row);
@@ -267,6 +293,7 @@ export async function collectShow(image: Image): Promise<Document> {
     descriptors: descriptorKinds(image),
     files,
     java: await collectJava(image),
+    composition: null,
     needs: record && {
       machine: image.header.machineName === 'amd64' ? 'x86-64' : image.header.machineName,
       page_size: record.page_size,

@@ -77,6 +77,61 @@ const java = object({
   problems: array(string('what could not be read, and why')),
 });
 
+const content = {
+  stored_zero: byteCount('of the stored content, pages that hold nothing but zeros'),
+  stored_duplicate: byteCount('of the stored content, pages that are copies of others'),
+  unread: byteCount('of the stored content, what could not be read'),
+};
+
+const compositionTotals = {
+  duplicates_from: integer('1: all pages were compared; n: an estimate from one page in n'),
+  total: object({ areas: integer(), ...amounts, ...content }),
+  categories: array(
+    object({
+      category: oneOf(...categories),
+      areas: integer(),
+      ...amounts,
+      ...content,
+      read: byteCount('stored content and holes of the file between its pieces'),
+      sampled: byteCount('what of it LZ4 was tried on'),
+      lz4: byteCount('what LZ4 would make of all of it, an estimate where not all was tried'),
+    }),
+  ),
+};
+
+export const composition = object({
+  ...compositionTotals,
+  cell: integer('bytes of address space that a cell of an area stands for'),
+  areas: array(
+    object({
+      start: hexadecimal(),
+      end: hexadecimal(),
+      protection: string('as in maps'),
+      kind: string('as in maps'),
+      category: oneOf(...categories),
+      label: string(),
+      flags: array(string()),
+      offset: hexadecimal('in the mapped file or object'),
+      ...amounts,
+      ...content,
+      cells: string(
+        'runs of cells from the start: s stored, d stored and a copy of another page, n stored and nothing but zeros, z zeros not stored, f in the mapped file, a absent; then how many',
+      ),
+    }),
+  ),
+});
+
+export const advice = array(
+  object({
+    topic: string(),
+    bytes: byteCount('what this is about'),
+    saves: boolean('whether these bytes could be saved'),
+    observation: string(),
+    mend: string(),
+  }),
+  'why the image is as large as it is',
+);
+
 export const show = object({
   image,
   size: byteCount(),
@@ -144,6 +199,7 @@ export const show = object({
     }),
   ),
   java: nullable(java, 'of a Java virtual machine'),
+  composition: nullable(object({ ...compositionTotals, advice }), 'with --composition, which reads all stored memory'),
 });
 
 const frame = object({
@@ -531,57 +587,6 @@ export const redact = object({
   kept: array(string()),
   removed: array(object({ what: string(), count: integer(), bytes: nullable(byteCount()) })),
 });
-
-const content = {
-  stored_zero: byteCount('of the stored content, pages that hold nothing but zeros'),
-  stored_duplicate: byteCount('of the stored content, pages that are copies of others'),
-  unread: byteCount('of the stored content, what could not be read'),
-};
-
-export const composition = object({
-  cell: integer('bytes of address space that a cell of an area stands for'),
-  duplicates_from: integer('1: all pages were compared; n: an estimate from one page in n'),
-  total: object({ areas: integer(), ...amounts, ...content }),
-  categories: array(
-    object({
-      category: oneOf(...categories),
-      areas: integer(),
-      ...amounts,
-      ...content,
-      read: byteCount('stored content and holes of the file between its pieces'),
-      sampled: byteCount('what of it LZ4 was tried on'),
-      lz4: byteCount('what LZ4 would make of all of it, an estimate where not all was tried'),
-    }),
-  ),
-  areas: array(
-    object({
-      start: hexadecimal(),
-      end: hexadecimal(),
-      protection: string('as in maps'),
-      kind: string('as in maps'),
-      category: oneOf(...categories),
-      label: string(),
-      flags: array(string()),
-      offset: hexadecimal('in the mapped file or object'),
-      ...amounts,
-      ...content,
-      cells: string(
-        'runs of cells from the start: s stored, d stored and a copy of another page, n stored and nothing but zeros, z zeros not stored, f in the mapped file, a absent; then how many',
-      ),
-    }),
-  ),
-});
-
-const advice = array(
-  object({
-    topic: string(),
-    bytes: byteCount('what this is about'),
-    saves: boolean('whether these bytes could be saved'),
-    observation: string(),
-    mend: string(),
-  }),
-  'why the image is as large as it is',
-);
 
 /** The documents of other commands under their names; null where the image does not have what they show. */
 export const report = object({
