@@ -109,6 +109,8 @@ describe('the state', () => {
     expect(after(start, cursor(500), cursor(500 + height - 1, 1000, height - 1)).place.top).toBe(500 - height + 1 + height - 1);
     expect(after(start, cursor(3, 2)).place).toMatchObject({ cursor: 1, top: 0 });
     expect(after(start, cursor(3, 0)).place).toMatchObject({ cursor: 0, top: 0 });
+    // Nothing is drawn for a movement that leads nowhere.
+    expect(after(start, cursor(0))).toBe(start);
   });
 
   it('scrolls texts within their length', () => {

@@ -96,13 +96,9 @@ function messageLine({ prompt, task, notice }: State, width: number): Line | nul
     [`${task.label}  `, { bold: true }],
     ['█'.repeat(full), { colour: 'green' }],
     ['·'.repeat(20 - full), { dim: true }],
-    ` ${Math.floor(share * 100)}%  ${bytesOrRows(task.done, task.total)}`,
+    ` ${Math.floor(share * 100)}%  ${task.unit === 'rows' ? `${task.done} of ${task.total} rows` : `${bytes(task.done)} of ${bytes(task.total)}`}`,
     ['  esc stops', { dim: true }],
   ];
-}
-
-function bytesOrRows(done: number, total: number): string {
-  return `${bytes(done)} of ${bytes(total)}`;
 }
 
 const QUESTIONS: Record<Prompt['kind'], string> = {

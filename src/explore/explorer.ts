@@ -5,7 +5,7 @@ import { parseAddress } from '../elf/selection.js';
 import { findVma, vmaIndex } from '../elf/vmas.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
-import { printable } from '../terminal/format.js';
+import { bytes, count, printable } from '../terminal/format.js';
 import { HELP_TITLE, helpText, perform } from './bindings.js';
 import { ROW_BYTES, WORD, wordAt } from './layout.js';
 import { Lazy } from './lazy.js';
@@ -29,6 +29,7 @@ import {
   type SideName,
   type Sort,
   type State,
+  type Task,
   type Tab,
 } from './state.js';
 import { DiffRows } from './views/diff.js';
@@ -40,6 +41,8 @@ import { threadPane, threadTitle } from './views/threads.js';
 const WIDE = 105;
 /** Progress is shown at most this often, in milliseconds. */
 const PROGRESS_STEP = 100;
+
+type Work = (patience: Patience, progress: (done: number, total: number) => void) => Promise<void>;
 
 const LOADING = new TextRows('', [['loading …']]);
 
@@ -264,7 +267,9 @@ export class Explorer {
   // --- what keys do
 
   dispatch(action: Action): void {
-    this.state = reduce(this.state, action);
+    const next = reduce(this.state, action);
+    if (next === this.state) return;
+    this.state = next;
     for (const listener of this.listeners) listener();
   }
 
@@ -452,7 +457,7 @@ export class Explorer {
   // --- work that takes a while
 
   /** Runs `work` with a place in the status line until it is done or escape stops it. One at a time: a new one stops the old. */
-  private start(label: string, work: (patience: Patience, progress: (done: number, total: number) => void) => Promise<void>): void {
+  private start(label: string, work: Work, unit: Task['unit'] = 'bytes'): void {
     const before = this.work;
     before?.controller.abort();
     const controller = new AbortController();
@@ -462,7 +467,7 @@ export class Explorer {
       const now = performance.now();
       if (now - shown < PROGRESS_STEP) return;
       shown = now;
-      this.dispatch({ type: 'task', task: { label, done, total } });
+      this.dispatch({ type: 'task', task: { label, done, total, unit } });
     };
     const run = async (): Promise<void> => {
       await before?.done;
@@ -479,7 +484,7 @@ export class Explorer {
         }
       }
     };
-    this.dispatch({ type: 'task', task: { label, done: 0, total: 0 } });
+    this.dispatch({ type: 'task', task: { label, done: 0, total: 0, unit } });
     this.work = { controller, done: run() };
   }
 
@@ -506,7 +511,7 @@ export class Explorer {
       if (!jumped && matches.count > 0) this.goToMatch(1, from);
       if (matches.count === 0) this.notify(`${mode} ${printable(pattern)} is not in this memory${absenceText(matches)}`, 'bad');
       else if (matches.state === 'full') this.notify(`more than ${matches.count} matches: only these are kept`);
-      else if (matches.absent > 0n) this.notify(`${matches.count} matches${absenceText(matches)}`);
+      else if (matches.absent > 0n) this.notify(`${count(matches.count, 'match', 'matches')}${absenceText(matches)}`);
     });
   }
 
@@ -538,7 +543,7 @@ export class Explorer {
     const rows = this.rows();
     const { view, cursor } = this.state.place;
     const width = 400; // hardly anything is cut off
-    this.start(`finding ${printable(this.foundText)}`, async (patience, progress) => {
+    const look: Work = async (patience, progress) => {
       for (let away = 1; away <= rows.count; away++) {
         const index = (((cursor + step * away) % rows.count) + rows.count) % rows.count;
         if (lineText(rows.row(index, width)).toLowerCase().includes(wanted)) {
@@ -553,7 +558,8 @@ export class Explorer {
         }
       }
       this.notify(`no row has ${printable(this.foundText)}`, 'bad');
-    });
+    };
+    this.start(`finding ${printable(this.foundText)}`, look, 'rows');
   }
 
   // --- two images
@@ -622,5 +628,5 @@ export class Explorer {
 }
 
 function absenceText({ absent, reason }: Matches): string {
-  return absent > 0n ? `; some of it could not be searched: ${printable(reason ?? '')}` : '';
+  return absent > 0n ? `; ${bytes(absent)} could not be searched: ${printable(reason ?? '')}` : '';
 }

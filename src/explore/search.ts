@@ -142,8 +142,6 @@ export async function search(image: Image, scanner: Scanner, matches: Matches, {
             return;
           }
         }
-        matches.absent = status.absent;
-        matches.reason = status.reason;
         progress(Number(status.searched + status.absent), total);
         await patience.turn();
       }
@@ -151,6 +149,8 @@ export async function search(image: Image, scanner: Scanner, matches: Matches, {
     matches.state = 'complete';
   } finally {
     if (matches.state === 'running') matches.state = 'stopped';
+    matches.absent = status.absent;
+    matches.reason = status.reason;
     await space.close();
   }
 }

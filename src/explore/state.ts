@@ -45,6 +45,7 @@ export interface Task {
   label: string;
   done: number;
   total: number;
+  unit: 'bytes' | 'rows';
 }
 
 export interface Notice {
@@ -169,11 +170,11 @@ export function reduce(state: State, action: Action): State {
     case 'cursor': {
       const cursor = clamp(action.cursor, 0, action.count - 1);
       const shifted = clamp(place.top + (action.shift ?? 0), 0, action.count - height);
-      return { ...state, place: { ...place, cursor, top: intoView(shifted, cursor, height), address: action.address ?? place.address } };
+      return at(state, { ...place, cursor, top: intoView(shifted, cursor, height), address: action.address ?? place.address });
     }
     case 'scroll': {
       const top = clamp(place.top + action.by, 0, action.count - height);
-      return { ...state, place: { ...place, top, cursor: top } };
+      return at(state, { ...place, top, cursor: top });
     }
     case 'turn':
       return { ...state, place: { ...place, ...action.to } };
@@ -199,6 +200,12 @@ export function reduce(state: State, action: Action): State {
     case 'arrival':
       return { ...state, arrivals: state.arrivals + 1 };
   }
+}
+
+/** The same state where a movement leads nowhere: nothing is drawn then. */
+function at(state: State, place: Place): State {
+  const { cursor, top, address } = state.place;
+  return place.cursor === cursor && place.top === top && place.address === address ? state : { ...state, place };
 }
 
 /** The screen may have another size than when this place was left. */

@@ -52,7 +52,7 @@ export class MapOrders {
         { title: 'prot', width: 4, cell: protectionText, look: protectionLook },
         { title: 'kind', width: 9, from: 120, cell: (vma) => vma.kind, look: kindLook },
         size('size', 0, (vma) => vma.end - vma.start),
-        size('resident', 0, (vma) => vma.resident),
+        ...(vmas.some((vma) => vma.resident !== null) ? [size('resident', 0, (vma) => vma.resident)] : []),
         size('stored', 0, (vma) => vma.stored),
         ...(packed ? [size('packed', 90, (vma) => vma.packed)] : []),
         size('zero', 130, (vma) => vma.zero),
