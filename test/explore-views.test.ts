@@ -1,5 +1,5 @@
 /** The explorer's screens as ink renders them, on built images; how much work a key costs. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Chalk } from 'chalk';
 import { cleanup, render } from 'ink-testing-library';
@@ -13,6 +13,7 @@ import { painterFor } from '../src/explore/line.js';
 import { Matches, scannerFor } from '../src/explore/search.js';
 import { TABS, type View } from '../src/explore/state.js';
 import { MapOrders } from '../src/explore/views/maps.js';
+import { Failure } from '../src/failure.js';
 import { displayWidth } from '../src/terminal/width.js';
 import { imageDirectory, removeDirectory, scratchDirectory } from './support/cores.js';
 import { foreignCore, PAGE, prstatusNote, warpImage } from './support/synthesise.js';
@@ -261,6 +262,44 @@ describe('views', () => {
   });
 });
 
+it('shows damaged images as far as they go, and never breaks', async () => {
+  const image = readFileSync(join(await linked('linked'), 'core.img'));
+  const path = join(directory, 'damaged.img');
+  let state = 1;
+  const random = (limit: number): number => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 8) % limit;
+  };
+  let opened = 0;
+  for (let round = 0; round < 20; round++) {
+    const damaged = Buffer.from(image);
+    // Among the notes most of all; sometimes the file ends early.
+    for (let change = 0; change < 1 + random(8); change++) damaged[64 + random(3 * PAGE)] = [0, 0xff, 0x80, random(256)][random(4)]!;
+    writeFileSync(path, random(10) === 0 ? damaged.subarray(0, random(damaged.length)) : damaged);
+    let explorer: Explorer;
+    try {
+      explorer = await Explorer.open(path, undefined, { columns: 80, rows: 12 });
+    } catch (error) {
+      expect(error).toBeInstanceOf(Failure);
+      continue;
+    }
+    opened++;
+    let fault: unknown = null;
+    explorer.ended.catch((error: unknown) => (fault = error));
+    const { unmount, lastFrame } = render(createElement(App, { explorer, painter }));
+    for (const key of '1 2 enter v right r 3 s end enter ] r 4 enter 5 enter 6 enter 7 end home pagedown n ? 8 escape'.split(' ')) {
+      explorer.press(key);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await vi.waitFor(() => expect(explorer.state.task).toBeNull(), { timeout: 30_000 });
+    expect(lastFrame()!.split('\n')).toHaveLength(12);
+    unmount();
+    await explorer.close();
+    expect(fault).toBeNull();
+  }
+  expect(opened).toBeGreaterThan(5);
+});
+
 describe('a million rows', () => {
   const million = 1_000_000;
   const vmas = Array.from({ length: million }, (_, index): Vma => {
@@ -269,7 +308,7 @@ describe('a million rows', () => {
   }); // prettier-ignore
 
   it.each(['address', 'resident', 'stored'] as const)('makes only the rows that are on the screen (by %s)', (sort) => {
-    const rows = new MapOrders(vmas).rows(sort);
+    const rows = new MapOrders(vmas, ({ kind }) => kind).rows(sort);
     const row = vi.spyOn(rows, 'row');
     const { lastFrame, rerender } = render(createElement(List, { rows, top: 0, cursor: 0, height: 18, width: 80, painter }));
     for (const top of [0, 1, 17, 499_999, million - 18]) {
@@ -297,6 +336,7 @@ describe('a million rows', () => {
     await shows(screen, /^memory +areas/m);
     press(explorer, '7');
     await shows(screen, /^000000010000 01 01/m);
+    await vi.waitFor(() => expect(explorer.side.labels.get().status).toBe('ready'));
     for (const key of ['pagedown', 'end', 'pageup', 'up', 'home', 'down', '}', '{', 'right', 'pagedown', 'end', 'home']) {
       for (const spy of [row, wanted, read]) spy.mockClear();
       const frame = screen();

@@ -115,7 +115,10 @@ function describe(row: Row): string {
 }
 
 /** `Java heap: old 13.0 MiB, eden 4.58 MiB`: sizes where an area has several labels of one part. */
-function labelText(labels: Row['labels'], stack: string | null): string {
+export function labelText(
+  labels: readonly { part: string; detail: string; bytes: number | string | bigint }[],
+  stack: string | null,
+): string {
   const parts = [...new Set(labels.map(({ part }) => part))].map((part) => {
     const own = labels.filter((label) => label.part === part);
     const details = own

@@ -47,6 +47,7 @@ type Work = (patience: Patience, progress: (done: number, total: number) => void
 const LOADING = new TextRows('', [['loading …']]);
 
 export interface ExplorerOptions {
+  /** 0 where the terminal does not tell. */
   columns: number;
   rows: number;
 }
@@ -74,7 +75,7 @@ export class Explorer {
   private shown: { state: State; rows: Rows } | null = null;
 
   private constructor({ columns, rows }: ExplorerOptions) {
-    this.state = initialState(columns, rows);
+    this.state = initialState(columns || 80, rows || 24);
     this.ended = new Promise((resolve, reject) => (this.end = { resolve, reject }));
     this.ended.catch(() => {}); // whoever waits gets it
   }
@@ -89,12 +90,15 @@ export class Explorer {
       await explorer.close();
       throw error;
     }
-    const first = explorer.a.image.threads()[0];
-    const start = explorer.a.image.vmas()[0]?.start ?? 0n;
-    const stackPointer = first?.status.registers.rsp ?? start;
+    const { image: opened, layout } = explorer.a;
+    const start = opened.vmas()[0]?.start ?? 0n;
+    const first = orReason(
+      () => opened.threads()[0]?.status.registers.rsp ?? start,
+      () => start,
+    );
     // Memory opens where the first thread is.
-    explorer.dispatch({ type: 'turn', to: { address: wordAt(explorer.a.layout.rowOf(stackPointer) === null ? start : stackPointer) } });
-    for (const warning of explorer.a.image.warnings) explorer.notify(printable(warning), 'bad');
+    explorer.dispatch({ type: 'turn', to: { address: wordAt(layout.rowOf(first) === null ? start : first) } });
+    for (const warning of opened.warnings) explorer.notify(printable(warning), 'bad');
     return explorer;
   }
 
@@ -137,7 +141,13 @@ export class Explorer {
 
   /** The lines of the current view: the same until the state changes. */
   rows(): Rows {
-    if (this.shown?.state !== this.state) this.shown = { state: this.state, rows: this.rowsOfView() };
+    if (this.shown?.state !== this.state) {
+      const rows = orReason(
+        () => this.rowsOfView(),
+        (reason) => new TextRows('', [[reason]]),
+      );
+      this.shown = { state: this.state, rows };
+    }
     return this.shown.rows;
   }
 
@@ -231,12 +241,14 @@ export class Explorer {
     if (key === 'escape') this.typedAhead = [];
     else if (early || this.typedAhead.length > 0) return void this.typedAhead.push(key);
     if (this.state.notice) this.dispatch({ type: 'notice', notice: null });
-    if (this.state.prompt) return this.editPrompt(key);
-    perform(key, this);
+    orReason(
+      () => (this.state.prompt ? this.editPrompt(key) : perform(key, this)),
+      (reason) => this.notify(reason, 'bad'),
+    );
   }
 
   resize(columns: number, rows: number): void {
-    this.dispatch({ type: 'resize', columns, rows });
+    this.dispatch({ type: 'resize', columns: columns || 80, rows: rows || 24 });
   }
 
   quit(): void {
@@ -355,8 +367,9 @@ export class Explorer {
   }
 
   enter(): void {
-    const { place } = this.state;
-    const target = this.rows().target?.(place.cursor) ?? null;
+    const { cursor } = this.state.place;
+    const rows = this.rows();
+    const target = cursor < rows.count ? (rows.target?.(cursor) ?? null) : null;
     switch (target?.to) {
       case 'address':
         this.goTo(target.address);
@@ -431,16 +444,11 @@ export class Explorer {
     if (key !== 'enter') return this.dispatch({ type: 'edit', key });
     this.dispatch({ type: 'close prompt' });
     const text = prompt.text;
-    try {
-      if (text === '') return;
-      if (prompt.kind === 'address') this.goTo(this.addressOf(text.trim()));
-      else if (prompt.kind === 'search') this.search(text, prompt.mode);
-      else if (prompt.kind === 'find') this.find(text);
-      else this.openOther(text.trim());
-    } catch (error) {
-      if (!(error instanceof Failure)) throw error;
-      this.notify(error.message, 'bad');
-    }
+    if (text === '') return;
+    if (prompt.kind === 'address') this.goTo(this.addressOf(text.trim()));
+    else if (prompt.kind === 'search') this.search(text, prompt.mode);
+    else if (prompt.kind === 'find') this.find(text);
+    else this.openOther(text.trim());
   }
 
   /** An address, a register of the thread that was looked at last, or an offset from the cursor (+0x100, -64). */
@@ -624,6 +632,16 @@ export class Explorer {
       }
       this.notify(`no difference ${step > 0 ? 'behind' : 'before'} ${hex(from)}`);
     });
+  }
+}
+
+/** What `work` gives, or what `otherwise` makes of the reason why it cannot: a damaged image is looked at as far as it goes. */
+function orReason<T>(work: () => T, otherwise: (reason: string) => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof Failure) return otherwise(printable(error.message));
+    throw error;
   }
 }
 

@@ -1,14 +1,16 @@
 import { Chalk } from 'chalk';
 import { collectFds } from '../commands/fds.js';
 import { collectEnvironment } from '../commands/env.js';
+import { labelText } from '../commands/maps.js';
 import { collectShow, ShowText } from '../commands/show.js';
 import { collectSignals } from '../commands/signals.js';
 import type { withLocalFile } from '../commands/local-file.js';
 import { collectAll } from '../commands/threads.js';
-import { AddressSpace } from '../elf/address-space.js';
+import { AddressSpace, areaName, type Range } from '../elf/address-space.js';
 import { Image } from '../elf/image.js';
+import { labelsIn, labelsOf } from '../elf/labels.js';
 import { withLocalCopy } from '../elf/local-copy.js';
-import { findVma } from '../elf/vmas.js';
+import { findVma, type Vma } from '../elf/vmas.js';
 import { printable } from '../terminal/format.js';
 import { targetOf, targetText } from '../commands/areas.js';
 import { Lazy } from './lazy.js';
@@ -43,9 +45,11 @@ export class Side {
   readonly descriptors;
   readonly environment;
   readonly signals;
+  readonly labels;
   /** Threads with their frames. */
   readonly stacks;
   private readonly described = new Map<bigint, string>();
+  private readonly areaTexts = new Map<Vma, string>();
   private readonly ending = new AbortController();
 
   private constructor(
@@ -56,7 +60,12 @@ export class Side {
     this.space = new AddressSpace(image);
     this.pages = new Pages(this.space, owner.arrived, owner.crashed);
     this.layout = new MemoryLayout(image.vmas());
-    this.maps = new MapOrders(image.vmas());
+    this.maps = new MapOrders(image.vmas(), (vma) => this.areaText(vma));
+    this.labels = lazy(async () => {
+      const labels = await labelsOf(this.space);
+      this.described.clear();
+      return labels;
+    });
     this.overview = lazy(async () => {
       const document = await collectShow(image);
       const lines = (bars: boolean): Line[] => Array.from(new ShowText(new Chalk({ level: 1 }), bars).lines(document), styledLine);
@@ -90,11 +99,30 @@ export class Side {
     if (known !== undefined) return known;
     const vma = findVma(this.image.vmas(), address);
     if (!vma) return null;
-    const text = targetText(targetOf({ vma, offset: address - vma.start, symbol: null, symbolOffset: null }));
+    const target = targetOf({ vma, offset: address - vma.start, symbol: null, symbolOffset: null });
+    const label = this.labelOf({ start: address, end: address + 1n }, null);
+    const text = targetText(label === null ? target : { ...target, area: { ...target.area, name: label } });
     if (this.described.size >= MOST_DESCRIBED) this.described.clear();
     this.described.set(address, text);
     if (vma.kind === 'file' || vma.kind === 'vdso') void this.findSymbol(address);
     return text;
+  }
+
+  /** What an area is, in a word, a path, or what knows the program says of it. */
+  areaText(vma: Vma): string {
+    const plain = printable(areaName(vma));
+    if (vma.name !== '' || this.labels.get().status !== 'ready') return plain;
+    const known = this.areaTexts.get(vma);
+    if (known !== undefined) return known;
+    const text = this.labelOf(vma, vma.stackOf !== null ? plain : null) ?? plain;
+    this.areaTexts.set(vma, text);
+    return text;
+  }
+
+  private labelOf(range: Range, stack: string | null): string | null {
+    const labels = this.labels.get();
+    const found = labels.status === 'ready' ? labelsIn(labels.value, range) : [];
+    return found.length > 0 ? labelText(found, stack) : null;
   }
 
   private async findSymbol(address: bigint): Promise<void> {

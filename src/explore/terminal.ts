@@ -131,11 +131,11 @@ export class FullScreen {
     if (!this.entered) return;
     const { columns, rows } = this.stdout;
     let output = '';
-    for (let row = 0; row < rows; row++) {
+    for (let row = 0; row < (rows || this.frame.length); row++) {
       const line = this.frame[row] ?? '';
       if (line === (this.painted[row] ?? '')) continue;
       // Erasing behind a line that fills the row would take its last character.
-      const erase = displayWidth(withoutStyles(line)) < columns ? '\x1b[K' : '';
+      const erase = displayWidth(withoutStyles(line)) < (columns || 80) ? '\x1b[K' : '';
       output += `\x1b[${row + 1};1H${line}${erase}`;
     }
     this.painted = this.frame;

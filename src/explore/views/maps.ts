@@ -1,7 +1,6 @@
-import { areaName } from '../../elf/address-space.js';
 import { protectionText, type Vma } from '../../elf/vmas.js';
 import { hex } from '../../hex.js';
-import { bytes, count, printable } from '../../terminal/format.js';
+import { bytes, count } from '../../terminal/format.js';
 import type { Look } from '../line.js';
 import { Table } from '../rows.js';
 import type { Sort } from '../state.js';
@@ -18,7 +17,11 @@ const KEYS: Record<Sort, (vma: Vma) => bigint> = {
 export class MapOrders {
   private readonly tables = new Map<Sort, Table<Vma>>();
 
-  constructor(private readonly vmas: readonly Vma[]) {}
+  /** `nameOf`: what an area is, printable. */
+  constructor(
+    private readonly vmas: readonly Vma[],
+    private readonly nameOf: (vma: Vma) => string,
+  ) {}
 
   rows(sort: Sort): Table<Vma> {
     let table = this.tables.get(sort);
@@ -57,9 +60,9 @@ export class MapOrders {
         ...(packed ? [size('packed', 90, (vma) => vma.packed)] : []),
         size('zero', 130, (vma) => vma.zero),
         size('in file', 130, (vma) => vma.fromFile),
-        { title: 'what', width: 'rest', keep: 'end', cell: (vma) => printable(areaName(vma)), look: kindLook },
+        { title: 'what', width: 'rest', keep: 'end', cell: this.nameOf, look: kindLook },
       ],
-      detail: (vma, width) => detailOf(vma, width),
+      detail: (vma, width) => detailOf(vma, this.nameOf(vma), width),
       target: (vma) => ({ to: 'address', address: vma.start }),
     });
   }
@@ -87,13 +90,11 @@ export function kindLook({ kind, stackOf }: Pick<Vma, 'kind' | 'stackOf'>): Look
   return kind === 'stack' || stackOf !== null ? { colour: 'magenta' } : {};
 }
 
-function detailOf(vma: Vma, width: number): [string][] {
+function detailOf(vma: Vma, name: string, width: number): [string][] {
   const parts = [`${hex(vma.start)}-${hex(vma.end)}`, protectionText(vma), vma.kind];
   if (vma.kind === 'file') parts.push(`+${hex(vma.offset)}`);
-  if (vma.stackOf !== null && vma.kind !== 'stack') parts.push(`stack of thread ${vma.stackOf}`);
   if (vma.zero > 0n && width < 130) parts.push(`zero ${bytes(vma.zero)}`);
   if (vma.fromFile > 0n && width < 130) parts.push(`in file ${bytes(vma.fromFile)}`);
   if (vma.absent > 0n) parts.push(`absent ${bytes(vma.absent)}`);
-  const name = printable(areaName(vma));
   return [[parts.join('  ')], [vma.flags.length > 0 ? `${name}  (${vma.flags.join(', ')})` : name]];
 }

@@ -1,4 +1,3 @@
-import { areaName } from '../../elf/address-space.js';
 import { findVma, protectionText, type Vma } from '../../elf/vmas.js';
 import { hex } from '../../hex.js';
 import { bytes, printable } from '../../terminal/format.js';
@@ -39,7 +38,7 @@ export class MemoryRows implements Rows {
     const { side, address, matches } = this.view;
     const vma = findVma(side.image.vmas(), address);
     const parts = [hex(address)];
-    if (vma) parts.push(`${protectionText(vma)} ${printable(areaName(vma))}`);
+    if (vma) parts.push(`${protectionText(vma)} ${side.areaText(vma)}`);
     if (matches && matches.count > 0) {
       const index = matches.indexFrom(address);
       const on = index < matches.count && matches.at(index).address < address + WORD;
@@ -59,7 +58,7 @@ export class MemoryRows implements Rows {
   row(index: number, width: number): Line {
     const { layout } = this.view.side;
     const { vma, address } = layout.row(index);
-    return address === null ? titleOf(vma, width) : this.dump(vma, address, width);
+    return address === null ? titleOf(vma, this.view.side.areaText(vma), width) : this.dump(vma, address, width);
   }
 
   detail(): Line[] {
@@ -162,8 +161,8 @@ function sameLook(a: Look, b: Look): boolean {
   return a.colour === b.colour && !a.bold === !b.bold && !a.dim === !b.dim && !a.inverse === !b.inverse && !a.underline === !b.underline;
 }
 
-function titleOf(vma: Vma, width: number): Line {
-  const title = ` ${hex(vma.start)}-${hex(vma.end)} ${protectionText(vma)} ${bytes(vma.end - vma.start)} ${printable(areaName(vma))} `;
+function titleOf(vma: Vma, name: string, width: number): Line {
+  const title = ` ${hex(vma.start)}-${hex(vma.end)} ${protectionText(vma)} ${bytes(vma.end - vma.start)} ${name} `;
   const offset = vma.kind === 'file' ? `+${hex(vma.offset)} ` : '';
   const whole = `──${title.trimEnd()} ${offset}`;
   return [[whole + '─'.repeat(Math.max(0, width - displayWidth(whole))), kindLook(vma)]];
