@@ -91,7 +91,7 @@ export function memoryMap(report: Report, listed: ReadonlySet<Area>): Html {
   });
   return html`<p class="scale">
       A full row is ${size(layout.row)} of address space, from left to right and from top to bottom, to one scale throughout. Long stretches
-      of which the image stores nothing are cut short: their length is written in them.
+      of which the image stores nothing are cut short<span class="minor">: their length is written in them</span>.
     </p>
     ${legend(report)}
     <div class="map">${blocks}</div>`;
