@@ -2,7 +2,7 @@ import { CommandHelp, Help, type Command, type Interfaces } from '@oclif/core';
 
 /** The groups of the overview, in the order in which somebody new needs them. */
 export const COMMAND_GROUPS: readonly { title: string; commands: readonly string[] }[] = [
-  { title: 'Running the engine', commands: names('run checkpoint restore ps optimize engines doctor') },
+  { title: 'Running the engine', commands: names('run checkpoint restore ps optimize engines jdk doctor') },
   {
     title: 'Looking into an image',
     commands: names('show threads maps fds env signals auxv notes mem diff validate explore report gdb gdb-script'),

@@ -15,7 +15,7 @@ export default class Run extends WarpCommand {
   static override examples = [
     '<%= config.bin %> run -- node server.js',
     '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
-    '<%= config.bin %> run --image /srv/image --checkpoint-when port:8080/health -- java -jar app.jar',
+    '<%= config.bin %> run --image /img --checkpoint-when port:8080 -- java -jar a.jar',
     '<%= config.bin %> run --or-restore /srv/image -- java -jar app.jar',
   ];
   static override flags = {
