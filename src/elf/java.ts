@@ -1,5 +1,4 @@
 import { basename } from 'node:path';
-import { Failure } from '../failure.js';
 import type { AddressSpace } from './address-space.js';
 import type { Image } from './image.js';
 import type { Jvm } from './jvm/jvm.js';
@@ -17,12 +16,10 @@ export function libjvmOf(image: Image): Vma | undefined {
 export async function openJvm(space: AddressSpace): Promise<Jvm | string | null> {
   const libjvm = libjvmOf(space.image);
   if (!libjvm) return null;
-  const [{ Jvm }, { Unreadable }] = await Promise.all([import('./jvm/jvm.js'), import('./jvm/memory.js')]);
+  const [{ Jvm }, { reasonOf }] = await Promise.all([import('./jvm/jvm.js'), import('./jvm/memory.js')]);
   try {
     return await Jvm.open(space, libjvm);
   } catch (error) {
-    // Its own file may be missing here, and no image has all of that.
-    if (!(error instanceof Unreadable || error instanceof Failure)) throw error;
-    return `nothing can be told of the Java virtual machine: ${error.message}`;
+    return `nothing can be told of the Java virtual machine: ${reasonOf(error)}`;
   }
 }

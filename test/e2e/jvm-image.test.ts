@@ -10,6 +10,7 @@ import { openJvm } from '../../src/elf/java.js';
 import type { JavaFrame } from '../../src/elf/jvm/frames.js';
 import type { JavaHeap } from '../../src/elf/jvm/heap.js';
 import type { Jvm } from '../../src/elf/jvm/jvm.js';
+import { summarise } from '../../src/elf/jvm/summary.js';
 import { schemas } from '../../src/schemas/index.js';
 import type { Static } from '../../src/schemas/builder.js';
 import type { maps as mapsSchema, show as showSchema, threads as threadsSchema } from '../../src/schemas/index.js';
@@ -273,6 +274,121 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
         expect(await framesOf(path)).toEqual(framesIn(cores.dump));
       });
     }
+  });
+
+  describe('an image that is damaged or of another version', () => {
+    let path: string;
+    beforeAll(async () => {
+      path = await checkpointAndEnd(await startInspected(first!, classes, ['-XX:+UseG1GC', '-Xmx256m']));
+    });
+
+    type Change = (bytes: Buffer, address: bigint, kind: string) => void;
+
+    /** An address space whose bytes `change` alters in place, and that counts what is read of it. */
+    class Altered extends AddressSpace {
+      reads = 0;
+
+      constructor(
+        image: Image,
+        private readonly change: Change,
+      ) {
+        super(image);
+      }
+
+      override async read(address: bigint, length: number): Promise<Buffer> {
+        if (++this.reads > 200_000) throw new Error(`it goes on and on: ${this.reads} reads`);
+        const bytes = await super.read(address, length);
+        this.change(bytes, address, this.image.vmaAt(address)?.kind ?? '');
+        return bytes;
+      }
+    }
+
+    /** Everything that is read of a JVM. */
+    async function everything(space: AddressSpace): Promise<string[]> {
+      const jvm = await openJvm(space);
+      if (jvm === null || typeof jvm === 'string') return [String(jvm)];
+      await summarise(jvm);
+      const registers = { rip: 0n, rsp: 0n, rbp: 0n, r13: 0n };
+      for (const thread of await jvm.threads()) {
+        const kernel = space.image.threads().find(({ record }) => record!.fs_base === thread.pthread);
+        await jvm.stack(thread, kernel?.status.registers ?? registers, 256);
+      }
+      return jvm.problems;
+    }
+
+    async function altered(change: Change): Promise<string[]> {
+      const image = await Image.open(path);
+      const space = new Altered(image, change);
+      try {
+        return await everything(space);
+      } finally {
+        await space.close();
+        await image.close();
+      }
+    }
+
+    it('tells all of it where nothing is altered', async () => {
+      expect(await altered(() => {})).toEqual([]);
+    });
+
+    it('tells what is missing when the JVM does not export a thing', async () => {
+      const replace = (from: string, to: string) => (bytes: Buffer) => {
+        for (let at = bytes.indexOf(`${from}\0`); at >= 0; at = bytes.indexOf(`${from}\0`, at + 1)) bytes.write(to, at, 'latin1');
+      };
+      expect(await altered(replace('_java_thread_list', '_java_thread_lisp'))).toEqual([
+        'the Java threads could not be read: this JVM does not export the static field ThreadsSMRSupport::_java_thread_list',
+      ]);
+      expect(await altered(replace('_collectedHeap', '_collectedHeat'))).toEqual([
+        'the Java heap could not be read: this JVM does not export the static field Universe::_collectedHeap',
+      ]);
+      expect(await altered(replace('_log2_segment_size', '_log3_segment_size'))).toEqual([
+        expect.stringContaining('does not export CodeHeap::_log2_segment_size'),
+        expect.stringContaining('Java frames could not be read'),
+      ]);
+      expect(await altered(replace('gHotSpotVMStructs', 'gHotSpotVMStructz'))).toEqual([
+        'nothing can be told of the Java virtual machine: this JVM does not export gHotSpotVMStructs',
+      ]);
+    });
+
+    /** A number that is always the same for a place and a seed, whatever is read first. */
+    const noiseAt = (address: bigint, seed: number): number =>
+      Math.imul(Number(address & 0xffffffffn) + Math.imul(seed, 7919), 2654435761) >>> 0;
+
+    it('neither fails nor hangs on bytes that are wrong', async () => {
+      const outcomes = new Set<string>();
+      for (let seed = 1; seed <= 60; seed++) {
+        const step = [4096, 512, 64][seed % 3]!;
+        const problems = await altered((bytes, address, kind) => {
+          // Every other time the tables of libjvm.so are left as they are, and what they lead to is damaged.
+          if (kind === 'file' && seed % 2 === 0) return;
+          for (let at = Number(-address & BigInt(step - 1)); at < bytes.length; at += step) {
+            const noise = noiseAt(address + BigInt(at), seed);
+            if (noise % 5 === 0 && at + (noise % step) < bytes.length) bytes[at + (noise % step)] = noise >>> 24;
+          }
+        });
+        for (const problem of problems) outcomes.add(problem.replace(/( could not be read)?: .*/, ''));
+      }
+      // The damage went everywhere.
+      expect([...outcomes]).toEqual(expect.arrayContaining(['the Java threads', 'the Java heap', 'the classes']));
+    });
+
+    it('neither fails nor hangs on pointers that lead elsewhere', async () => {
+      const outcomes = new Set<string>();
+      for (let seed = 1; seed <= 40; seed++) {
+        const problems = await altered((bytes, address, kind) => {
+          if (kind === 'file' && seed % 4 !== 0) return;
+          for (let at = Number(-address & 7n); at + 8 <= bytes.length; at += 8) {
+            const pointer = bytes.readBigUInt64LE(at);
+            const noise = noiseAt(address + BigInt(at), seed);
+            if (pointer >> 40n !== 0x7fn || noise % 29 !== 0) continue;
+            // Some point to themselves, some a little further.
+            bytes.writeBigUInt64LE(noise & 32 ? address + BigInt(at) : pointer + BigInt(noise % 4096), at);
+          }
+        });
+        for (const problem of problems) outcomes.add(problem.replace(/( could not be read)?: .*/, ''));
+      }
+      expect(outcomes.size).toBeGreaterThan(3);
+    });
   });
 
   describe('the command line', () => {

@@ -2,10 +2,6 @@ import { max, min } from '../memory.js';
 import { Unreadable } from './memory.js';
 import type { Vm } from './vm.js';
 
-/** Class loaders and classes at most: damaged lists must end. */
-const MOST_LOADERS = 1 << 20;
-const MOST_CLASSES = 1 << 24;
-
 export interface LoadedClasses {
   loaders: number;
   /** With array classes. */
@@ -36,13 +32,20 @@ export async function loadedClasses(vm: Vm, wanted: readonly string[]): Promise<
     if (address !== 0n && !isShared(address)) pieces.add(address / METASPACE_PIECE);
   };
   let loader = await structs.static('ClassLoaderDataGraph', '_head');
+  const seen = new Set<bigint>();
+  const once = (address: bigint): void => {
+    if (seen.has(address)) throw new Unreadable('the lists of classes are damaged: they have no end');
+    seen.add(address);
+  };
   for (; loader !== 0n; loader = await structs.pointer('ClassLoaderData', loader, '_next')) {
-    if (result.loaders++ > MOST_LOADERS) throw new Unreadable('the list of class loaders has no end');
+    once(loader);
+    result.loaders++;
     // The boot loader has no object.
     const isBoot = (await structs.pointer('ClassLoaderData', loader, '_class_loader')) === 0n;
     let klass = await structs.pointer('ClassLoaderData', loader, '_klasses');
     for (; klass !== 0n; klass = await structs.pointer('Klass', klass, '_next_link')) {
-      if (result.classes++ > MOST_CLASSES) throw new Unreadable('the list of classes has no end');
+      once(klass);
+      result.classes++;
       if (isShared(klass)) result.shared++;
       note(klass);
       const isArray = (await structs.int('Klass', klass, '_layout_helper')) < 0;

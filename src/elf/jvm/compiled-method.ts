@@ -5,7 +5,7 @@ import type { Vm } from './vm.js';
 
 /** Methods that were compiled into one another at one place, at most. */
 const DEEPEST_INLINING = 256;
-const LARGEST_DEBUG_INFORMATION = 64 << 20;
+const LARGEST_DEBUG_INFORMATION = 8 << 20;
 
 /** One Java method at a place in compiled code. */
 export interface Scope {

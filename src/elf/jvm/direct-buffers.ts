@@ -6,9 +6,6 @@ export const BITS = 'java/nio/Bits';
 export const CLEANER = 'jdk/internal/ref/Cleaner';
 const DEALLOCATOR = 'java.nio.DirectByteBuffer$Deallocator';
 
-/** Direct buffers at most: a damaged list must end. */
-const MOST_BUFFERS = 1 << 22;
-
 /** Memory outside of the heap that java.nio has given out. Sizes are bytes. */
 export interface DirectBuffers {
   count: bigint;
@@ -38,9 +35,11 @@ export async function directBuffers({ objects }: Vm, bits: bigint): Promise<Dire
 /** Where the direct buffers are: [start, end) of each. `cleaner`: InstanceKlass* of the class whose list frees them. */
 export async function directBufferPlaces({ objects }: Vm, cleaner: bigint): Promise<{ start: bigint; end: bigint }[]> {
   const places: { start: bigint; end: bigint }[] = [];
+  const seen = new Set<bigint>();
   let entry = (await objects.static(cleaner, 'first')) ?? 0n;
-  for (let count = 0; entry !== 0n; count++) {
-    if (count > MOST_BUFFERS) throw new Unreadable('the list of direct buffers has no end');
+  while (entry !== 0n) {
+    if (seen.has(entry)) throw new Unreadable('the list of direct buffers is damaged: it has no end');
+    seen.add(entry);
     const thunk = await objects.object(entry, 'thunk');
     if (thunk !== 0n && (await objects.className(thunk)) === DEALLOCATOR) {
       const start = (await objects.number(thunk, 'address')) ?? 0n;

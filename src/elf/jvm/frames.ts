@@ -1,7 +1,7 @@
 import { hex } from '../../hex.js';
 import { CodeCache, isMethod, type CodeBlob } from './code-cache.js';
 import { CompiledMethod, type Scope } from './compiled-method.js';
-import { Unreadable } from './memory.js';
+import { reasonOf, Unreadable } from './memory.js';
 import type { Method } from './metadata.js';
 import type { JavaThread } from './threads.js';
 import type { Vm } from './vm.js';
@@ -160,8 +160,7 @@ export class FrameWalker {
         place = next;
       }
     } catch (error) {
-      if (!(error instanceof Unreadable)) throw error;
-      return ended(error.message);
+      return ended(reasonOf(error));
     }
   }
 

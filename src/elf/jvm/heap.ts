@@ -2,7 +2,7 @@ import { Unreadable } from './memory.js';
 import type { Vm } from './vm.js';
 
 /** Regions of a heap at most: HotSpot makes some thousands. */
-const MOST_REGIONS = 1 << 20;
+const MOST_REGIONS = 1 << 18;
 
 /** A stretch of the heap: objects lie in [start, top), the rest up to `end` is free. */
 export interface HeapRange {

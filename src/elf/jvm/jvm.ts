@@ -6,7 +6,7 @@ import { CodeCache, type CodeHeapUse } from './code-cache.js';
 import { BITS, CLEANER, directBufferPlaces, directBuffers, type DirectBuffers } from './direct-buffers.js';
 import { FrameWalker, type JavaStack, type Registers } from './frames.js';
 import { javaHeap, type JavaHeap } from './heap.js';
-import { Unreadable } from './memory.js';
+import { reasonOf } from './memory.js';
 import { labelsOfJvm } from './regions.js';
 import { javaThreads, type JavaThread } from './threads.js';
 import { Vm } from './vm.js';
@@ -20,6 +20,7 @@ export class Jvm {
   private cachedCode: Promise<CodeHeapUse[] | null> | undefined;
   private cachedClasses: Promise<LoadedClasses | null> | undefined;
   private cachedThreads: Promise<JavaThread[]> | undefined;
+  private cachedPlaces: Promise<Map<bigint, JavaThread>> | undefined;
 
   private constructor(readonly vm: Vm) {}
 
@@ -30,17 +31,20 @@ export class Jvm {
 
   /** Java threads in the order of a thread dump. */
   threads(): Promise<JavaThread[]> {
-    this.cachedThreads ??= this.attempt('the Java threads', () => javaThreads(this.vm)).then((threads) => {
-      const unnamed = threads?.find(({ problem }) => problem !== null);
-      if (unnamed) this.problems.push(`the name of a Java thread (tid ${unnamed.tid}) could not be read: ${unnamed.problem}`);
-      return threads ?? [];
-    });
-    return this.cachedThreads;
+    return (this.cachedThreads ??= this.readThreads());
+  }
+
+  private async readThreads(): Promise<JavaThread[]> {
+    const threads = await this.attempt('the Java threads', () => javaThreads(this.vm, (problem) => this.problems.push(problem)));
+    const unnamed = threads?.find(({ problem }) => problem !== null);
+    if (unnamed) this.problems.push(`the name of a Java thread (tid ${unnamed.tid}) could not be read: ${unnamed.problem}`);
+    return threads ?? [];
   }
 
   /** The Java thread that the kernel's thread with this FS base is; undefined for the virtual machine's own threads. */
   async threadAt(fsBase: bigint): Promise<JavaThread | undefined> {
-    return (await this.threads()).find(({ pthread }) => pthread === fsBase && fsBase !== 0n);
+    this.cachedPlaces ??= this.threads().then((threads) => new Map(threads.map((thread) => [thread.pthread, thread])));
+    return fsBase === 0n ? undefined : (await this.cachedPlaces).get(fsBase);
   }
 
   /** The Java frames of a thread, at most `most`; null where the virtual machine does not tell enough. `registers`: as the thread had them. */
@@ -89,8 +93,7 @@ export class Jvm {
     try {
       return await read();
     } catch (error) {
-      if (!(error instanceof Unreadable)) throw error;
-      this.problems.push(`${what} could not be read: ${error.message}`);
+      this.problems.push(`${what} could not be read: ${reasonOf(error)}`);
       return null;
     }
   }

@@ -1,3 +1,4 @@
+import { Failure } from '../../failure.js';
 import type { AddressSpace } from '../address-space.js';
 
 const BLOCK = 65_536;
@@ -8,8 +9,15 @@ const KEPT = 256;
 const LARGEST_READ = 64 << 20;
 
 /** Bytes that a process does not have, or an image does not: what needed them is left out, with this as the reason. */
-export class Unreadable extends Error {
+export class Unreadable extends Failure {
   override name = 'Unreadable';
+}
+
+/** The reason in an error of reading; other errors are thrown on. A place outside of what was read is one that damaged data named. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof Failure) return error.message;
+  if (error instanceof RangeError) return 'it is damaged';
+  throw error;
 }
 
 /**

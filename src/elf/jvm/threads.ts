@@ -1,8 +1,10 @@
-import { Unreadable } from './memory.js';
+import { reasonOf, Unreadable } from './memory.js';
 import type { Vm } from './vm.js';
 
 /** Java threads at most: a damaged list must end. */
 const MOST_THREADS = 1 << 20;
+/** With more entries of nonsense than these the whole list is. */
+const MOST_UNREADABLE = 4;
 
 /** JVM TI's states as java.lang.Thread.threadStatus holds them, in the words of a thread dump. */
 const STATES: Record<number, string> = {
@@ -48,8 +50,8 @@ export interface JavaThread {
   problem: string | null;
 }
 
-/** All Java threads: those that a thread dump lists, in its order. */
-export async function javaThreads(vm: Vm): Promise<JavaThread[]> {
+/** All Java threads: those that a thread dump lists, in its order. One that cannot be read is left out and told to `problem`. */
+export async function javaThreads(vm: Vm, problem: (text: string) => void): Promise<JavaThread[]> {
   const { structs } = vm;
   const { memory } = structs;
   const list = await structs.static('ThreadsSMRSupport', '_java_thread_list');
@@ -57,7 +59,15 @@ export async function javaThreads(vm: Vm): Promise<JavaThread[]> {
   if (length > MOST_THREADS) throw new Unreadable(`the list of Java threads has ${length} entries`);
   const entries = await memory.bytes(await structs.pointer('ThreadsList', list, '_threads'), length * 8);
   const threads: JavaThread[] = [];
-  for (let index = 0; index < length; index++) threads.push(await readThread(vm, entries.readBigUInt64LE(index * 8)));
+  let unreadable = 0;
+  for (let index = 0; index < length; index++) {
+    try {
+      threads.push(await readThread(vm, entries.readBigUInt64LE(index * 8)));
+    } catch (error) {
+      if (unreadable++ > MOST_UNREADABLE) throw error;
+      problem(`a Java thread could not be read: ${reasonOf(error)}`);
+    }
+  }
   return threads;
 }
 
@@ -83,8 +93,7 @@ async function readThread(vm: Vm, address: bigint): Promise<JavaThread> {
   try {
     await describe(vm, thread);
   } catch (error) {
-    if (!(error instanceof Unreadable)) throw error;
-    thread.problem = error.message;
+    thread.problem = reasonOf(error);
   }
   return thread;
 }
