@@ -79,6 +79,7 @@ export default class Threads extends ImageCommand {
 
   private javaFrameLine(pc: string | null, name: string | null, file: string | null, line: number | null, java: JavaFrame): string {
     const { style } = this;
+    if (java.kind === 'frozen') return `${address(pc)} ${style.dim('[frames of the virtual thread that are in the heap]')}`;
     if (java.kind === 'entry') return `${address(pc)} ${style.dim(JAVA_ENTRY)}`;
     const place = pc === null ? style.dim('inlined'.padEnd(14)) : address(pc);
     return `${place} ${style.cyan(printable(name ?? '?'))}${sourceText({ file, line })}${style.dim(` (${javaHow(java)})`)}`;

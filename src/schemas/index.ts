@@ -223,7 +223,7 @@ const javaThread = object({
 });
 
 const javaFrame = object({
-  kind: oneOf('interpreted', 'compiled', 'inlined', 'native', 'stub', 'entry'),
+  kind: oneOf('interpreted', 'compiled', 'inlined', 'native', 'stub', 'entry', 'frozen'),
   class: nullable(string('null for stubs and entries')),
   method: nullable(string()),
   signature: nullable(string('as in the class file')),

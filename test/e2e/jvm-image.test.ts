@@ -11,6 +11,7 @@ import type { JavaFrame } from '../../src/elf/jvm/frames.js';
 import type { JavaHeap } from '../../src/elf/jvm/heap.js';
 import type { Jvm } from '../../src/elf/jvm/jvm.js';
 import { summarise } from '../../src/elf/jvm/summary.js';
+import type { JavaThread } from '../../src/elf/jvm/threads.js';
 import { schemas } from '../../src/schemas/index.js';
 import type { Static } from '../../src/schemas/builder.js';
 import type { maps as mapsSchema, show as showSchema, threads as threadsSchema } from '../../src/schemas/index.js';
@@ -26,7 +27,7 @@ import {
   parseThreadDump,
   startInspected,
 } from './support/jvm.js';
-import { checkpoint, checkpointAndEnd, killAll, run, warpTool } from './support/program.js';
+import { checkpoint, checkpointAndEnd, killAll, restore, run, warpTool } from './support/program.js';
 
 const [first, ...others] = command('javac') ? jdks() : [];
 
@@ -274,6 +275,73 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
         expect(await framesOf(path)).toEqual(framesIn(cores.dump));
       });
     }
+  });
+
+  it('finds objects that ZGC has moved since their references were last used', async () => {
+    const path = await checkpointAndEnd(await startInspected(first!, classes, ['-XX:+UseZGC', '-Xmx256m'], { args: ['collect'] }));
+    const { threads, problems } = await threadsOf(path);
+    expect(problems).toEqual([]);
+    const names = ['main', 'Reference Handler', 'Finalizer', 'owner', 'sleeps at depth', 'wartet-auf-Größe-你好'];
+    expect(threads.map(({ name }) => name)).toEqual(expect.arrayContaining(names));
+  });
+
+  it('knows the threads of a restored process, which have other ids', async () => {
+    const before = await checkpointAndEnd(await startInspected(first!, classes, ['-XX:+UseG1GC', '-Xmx256m']));
+    const restored = restore(before, [], { stdin: 'pipe' });
+    restored.child.stdin!.write('x');
+    await restored.output(/^read$/m);
+    const after = await checkpointAndEnd(restored);
+    const named = async (path: string): Promise<Record<string, string>> =>
+      withJvm(path, async (jvm, image) => {
+        const found: Record<string, string> = {};
+        for (const { tid, name, record } of image.threads()) found[(await jvm.threadAt(record!.fs_base))?.name ?? `${name} ${tid}`] = name!;
+        return found;
+      });
+    const java = (await threadsOf(before)).threads.map(({ name }) => name);
+    const [old, now] = [await named(before), await named(after)];
+    for (const name of java) expect(now[name], name).toBe(old[name]);
+    // Frames, too, but for the thread that read a character.
+    const [frames, again] = [await framesOf(before), await framesOf(after)];
+    for (const name of java) if (name !== 'main') expect(again[name], name).toEqual(frames[name]);
+  });
+
+  const withVirtual = [first, ...others].find((jdk) => jdk && jdk.version >= 21);
+  it.skipIf(!withVirtual)('knows virtual threads that are carried (JDK 21 or later)', async () => {
+    const target = await startInspected(withVirtual!, classes, ['-XX:+UseG1GC', '-Xmx256m', '-Djdk.virtualThreadScheduler.parallelism=2'], {
+      args: ['virtual'],
+    });
+    const dump = await jcmd(withVirtual!, target, 'Thread.print');
+    const path = await checkpointAndEnd(target);
+    await withJvm(path, async (jvm, image) => {
+      const carried = (name: string): JavaThread => threads.find(({ virtual }) => virtual?.endsWith(`"${name}"`))!;
+      const threads = await jvm.threads();
+      const stackOf = async (thread: JavaThread): Promise<JavaFrame[]> => {
+        const kernel = image.threads().find(({ record }) => record!.fs_base === thread.pthread)!;
+        const { frames, ending } = (await jvm.stack(thread, kernel.status.registers, 256))!;
+        expect(ending).toBe('first');
+        return frames;
+      };
+      const spinning = await stackOf(carried('spins virtually'));
+      // The dump has the carrier's frames first, then those of what it carries.
+      const [, id, carrier, mounted] = /Carrying virtual thread #(\d+)\n((?:\tat .*\n)*).*Mounted.*\n((?:\tat .*\n)*)/.exec(
+        dump.slice(dump.indexOf(`"${carried('spins virtually').name}"`)),
+      )!;
+      expect(carried('spins virtually').virtual).toBe(`#${id} "spins virtually"`);
+      const expected = parseThreadDump(`"x" #1 tid=0x1 nid=0x1\n${mounted}${carrier}`)[0]!.frames.map((frame) => frame.replace(/\(.*/, ''));
+      const methods = (frames: JavaFrame[]): string[] =>
+        frames.filter(({ method }) => method !== null).map(({ method }) => `${method!.className}.${method!.name}`);
+      const enter = 'jdk.internal.vm.Continuation.enterSpecial';
+      expect(methods(spinning).filter((name) => name !== enter && name !== 'Inspected.step')).toEqual(
+        expected.filter((name) => name !== enter && name !== 'Inspected.step'),
+      );
+
+      // After its sleep only its innermost frames were moved back to the stack.
+      const slept = await stackOf(carried('slept before'));
+      const frozen = slept.findIndex(({ kind }) => kind === 'frozen');
+      expect(frozen).toBeGreaterThan(1);
+      expect(methods(slept.slice(0, frozen))).toContain('Inspected.sleepThenSpin');
+      expect(methods(slept.slice(frozen))[0]).toBe(enter);
+    });
   });
 
   describe('an image that is damaged or of another version', () => {

@@ -16,9 +16,9 @@ const FIRST = "at the thread's first Java method, which native code called";
 export interface JavaFrame {
   /**
    * interpreted, compiled; inlined: compiled into the frame behind it; native: the wrapper of a native method; stub: other code of the virtual
-   * machine; entry: native code called Java here.
+   * machine; entry: native code called Java here; frozen: frames of a virtual thread that are in the heap, where it waited, stand here.
    */
-  kind: 'interpreted' | 'compiled' | 'inlined' | 'native' | 'stub' | 'entry';
+  kind: 'interpreted' | 'compiled' | 'inlined' | 'native' | 'stub' | 'entry' | 'frozen';
   /** Null for an inlined method. */
   pc: bigint | null;
   /** Null for stubs and entries. */
@@ -187,7 +187,9 @@ export class FrameWalker {
     }
     const blob = await this.code.blobAt(pc);
     if (!blob) throw new Unreadable(`there is no code of the virtual machine at ${hex(pc)}`);
+    const frozen = /continuation/i.test(blob.name);
     if (isMethod(blob)) await this.addCompiled(blob, place, frames);
+    else if (frozen) frames.push(other('frozen', pc));
     else frames.push({ ...other('stub', pc), stub: blob.name });
     if (/upcall_stub/.test(blob.name) && structs.has('UpcallStub', '_frame_data_offset')) {
       const data = place.unextendedSp + BigInt(await structs.int('UpcallStub', blob.address, '_frame_data_offset'));
@@ -195,7 +197,7 @@ export class FrameWalker {
       frames.push(other('entry', pc));
       return (await this.anchored(anchor)) ?? FIRST;
     }
-    if (/continuation/.test(blob.name)) return this.carrier(thread);
+    if (frozen) return this.carrier(thread);
     if (blob.frameSize === 0n) {
       // A stub that set up no frame of fixed size keeps the frame pointer.
       const sender = fp + 2n * WORD;

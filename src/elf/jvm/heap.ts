@@ -1,5 +1,6 @@
 import { Unreadable } from './memory.js';
 import type { Vm } from './vm.js';
+import { zVariant } from './zgc.js';
 
 /** Regions of a heap at most: HotSpot makes some thousands. */
 const MOST_REGIONS = 1 << 18;
@@ -204,12 +205,14 @@ async function shenandoahSpaces(vm: Vm, heap: bigint): Promise<HeapSpace[]> {
 
 async function zAmounts(vm: Vm, heap: bigint): Promise<Pick<JavaHeap, 'maximum' | 'committed' | 'used'>> {
   const { structs } = vm;
-  const zHeap = heap + BigInt(structs.offset('ZCollectedHeap', '_heap'));
-  const allocator = zHeap + BigInt(structs.offset('ZHeap', '_page_allocator'));
-  const maximum = await structs.pointer('ZPageAllocator', allocator, '_max_capacity');
-  if (!structs.has('ZPageAllocator', '_partitions')) {
-    const committed = await structs.pointer('ZPageAllocator', allocator, '_capacity');
-    return { maximum, committed, used: await structs.pointer('ZPageAllocator', allocator, '_used') };
+  const { prefix } = await zVariant(vm.version, vm.flags);
+  const zHeap = heap + BigInt(structs.offset(`${prefix}CollectedHeap`, '_heap'));
+  const type = `${prefix}PageAllocator`;
+  const allocator = zHeap + BigInt(structs.offset(`${prefix}Heap`, '_page_allocator'));
+  const maximum = await structs.pointer(type, allocator, '_max_capacity');
+  if (!structs.has(type, '_partitions')) {
+    const committed = await structs.pointer(type, allocator, '_capacity');
+    return { maximum, committed, used: await structs.pointer(type, allocator, '_used') };
   }
   // Since JDK 25 one partition for each NUMA node, a page apart.
   const partitions = allocator + BigInt(structs.offset('ZPageAllocator', '_partitions'));

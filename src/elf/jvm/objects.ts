@@ -1,6 +1,7 @@
 import { Unreadable } from './memory.js';
 import type { Metadata } from './metadata.js';
 import type { VmStructs } from './vm-structs.js';
+import { zAddresses, type ZVariant } from './zgc.js';
 
 const LONGEST_STRING = 65_536;
 
@@ -13,15 +14,16 @@ interface Layout {
   /** Where an array has its length, and a byte array its first byte. */
   arrayLength: number;
   byteArrayBase: number;
-  /** ZGC: bits of a reference that are no part of an address, and, since generations came, how far addresses are shifted. */
-  address: (reference: bigint) => bigint;
+  /** What a full reference means: the address itself but for ZGC. */
+  address: (reference: bigint) => Promise<bigint>;
 }
 
 export interface LayoutFlags {
   compressedReferences: boolean;
   compressedClasses: boolean;
   compactHeaders: boolean;
-  collectorIsZ: boolean;
+  /** Null for other collectors. */
+  z: ZVariant | null;
 }
 
 /** Java objects, by address. */
@@ -40,7 +42,7 @@ export class Objects {
         shift: BigInt((await structs.memory.u32(structs.address(type, `${prefix}_shift`))) & 31),
       };
     };
-    const { compressedReferences, compressedClasses, compactHeaders, collectorIsZ } = flags;
+    const { compressedReferences, compressedClasses, compactHeaders, z } = flags;
     const references = compressedReferences
       ? await encoding(['CompressedOops', ''], ['CompressedOops', '_narrow_oop.'], ['Universe', '_narrow_oop.'])
       : null;
@@ -58,7 +60,7 @@ export class Objects {
     const arrayLength = compactHeaders ? 8 : compressedClasses ? 12 : 16;
     // Until JDK 22 elements began at a multiple of eight.
     const byteArrayBase = version >= 23 ? arrayLength + 4 : (arrayLength + 4 + 7) & -8;
-    const address = collectorIsZ ? await colours(structs) : (reference: bigint) => reference;
+    const address = z ? await zAddresses(structs, z) : async (reference: bigint) => reference;
     return new Objects(structs, metadata, { references, classes, arrayLength, byteArrayBase, address });
   }
 
@@ -152,21 +154,4 @@ export class Objects {
     const bytes = await memory.bytes(value + BigInt(this.layout.byteArrayBase), length);
     return bytes.toString(coder === 0n ? 'latin1' : 'utf16le');
   }
-}
-
-/** ZGC keeps what it knows of an object in bits of every reference to it. */
-async function colours(structs: VmStructs): Promise<(reference: bigint) => bigint> {
-  const { memory } = structs;
-  const globals = await structs.static('ZGlobalsForVMStructs', '_instance_p');
-  const value = async (field: string): Promise<bigint> => memory.u64(await structs.pointer('ZGlobalsForVMStructs', globals, field));
-  if (structs.has('ZGlobalsForVMStructs', '_ZPointerLoadShift')) {
-    // Of four bits above the twelve lowest one is set, and tells how far the address is shifted: 13 to 16.
-    return (reference) => {
-      const set = [1n, 2n, 4n, 8n].indexOf((reference >> 12n) & 15n);
-      return set < 0 ? 0n : reference >> BigInt(13 + set);
-    };
-  }
-  const [offset, good] = [await value('_ZAddressOffsetMask'), await value('_ZAddressGoodMask')];
-  // Every view of the heap has the same content: the one that is current is mapped for certain.
-  return (reference) => (reference === 0n ? 0n : (reference & offset) | good);
 }

@@ -5,6 +5,7 @@ import { CachedMemory } from './memory.js';
 import { Metadata } from './metadata.js';
 import { Objects } from './objects.js';
 import { VmStructs } from './vm-structs.js';
+import { zVariant } from './zgc.js';
 
 /** What everything else about a HotSpot virtual machine is read with. */
 export class Vm {
@@ -28,7 +29,7 @@ export class Vm {
       compressedReferences: await flags.isOn('UseCompressedOops'),
       compressedClasses: await flags.isOn('UseCompressedClassPointers'),
       compactHeaders: await flags.isOn('UseCompactObjectHeaders'),
-      collectorIsZ: await flags.isOn('UseZGC'),
+      z: (await flags.isOn('UseZGC')) ? await zVariant(version, flags) : null,
     });
     return new Vm(space, structs, version, flags, metadata, objects);
   }
