@@ -47,7 +47,9 @@ export class WarpHelp extends Help {
       this.section('FIRST STEPS', steps.join('\n')),
     ];
     const summaries = new Map(this.sortedCommands.map((command) => [command.id, this.summary(command) ?? '']));
-    for (const { title, commands } of COMMAND_GROUPS) {
+    const grouped = COMMAND_GROUPS.flatMap((group) => group.commands);
+    const others = { title: 'More', commands: [...summaries.keys()].filter((name) => !grouped.includes(name)) };
+    for (const { title, commands } of [...COMMAND_GROUPS, others]) {
       const rows = commands.filter((name) => summaries.has(name)).map((name) => `${name.padEnd(12)}${summaries.get(name)}`);
       if (rows.length > 0) sections.push(this.section(title.toUpperCase(), rows.join('\n')));
     }
