@@ -60,7 +60,7 @@ function reportError(error: unknown, argv: string[]): void {
 }
 
 /** oclif's parse errors are several lines and end in a generic hint; this gives the one line that says what was wrong. */
-function messageOf(error: unknown, argv: string[]): string {
+export function messageOf(error: unknown, argv: string[]): string {
   if (!(error instanceof Error)) return String(error);
   if (error instanceof Failure) return error.message;
   const command = argv[0] !== undefined && argv[0] in COMMANDS ? argv[0] : undefined;
