@@ -1,6 +1,7 @@
 import { Errors, type Config } from '@oclif/core';
 import { COMMANDS } from './commands/index.js';
 import { Failure } from './failure.js';
+import { printable } from './terminal/format.js';
 import { styleFor } from './terminal/style.js';
 
 /** The build fills it in. */
@@ -62,7 +63,7 @@ function reportError(error: unknown, argv: string[]): void {
 /** oclif's parse errors are several lines and end in a generic hint; this gives the one line that says what was wrong. */
 export function messageOf(error: unknown, argv: string[]): string {
   if (!(error instanceof Error)) return String(error);
-  if (error instanceof Failure) return error.message;
+  if (error instanceof Failure) return printable(error.message);
   const command = argv[0] !== undefined && argv[0] in COMMANDS ? argv[0] : undefined;
   const help = `see \`warp-tool ${command ? `${command} ` : ''}--help\``;
   const missing = (error as { args?: { name: string }[] }).args;

@@ -58,7 +58,7 @@ export abstract class WarpCommand extends Command {
   }
 
   protected warnUser(message: string): void {
-    process.stderr.write(`${this.errorStyle.yellow('warp-tool: warning:')} ${message}\n`);
+    process.stderr.write(`${this.errorStyle.yellow('warp-tool: warning:')} ${printable(message)}\n`);
   }
 
   /** The error as it was: main.ts reports it. */

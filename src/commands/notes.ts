@@ -5,7 +5,7 @@ import { notes } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
 import { hex } from '../hex.js';
-import { bytes } from '../terminal/format.js';
+import { bytes, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
 
 type Document = Static<typeof notes>;
@@ -23,7 +23,7 @@ export default class Notes extends ImageCommand {
         document.notes,
         [
           { title: 'offset', align: 'right', cell: (note) => note.offset },
-          { title: 'owner', cell: (note) => note.owner },
+          { title: 'owner', cell: (note) => printable(note.owner) },
           { title: 'type', align: 'right', cell: (note) => note.type },
           { title: 'size', align: 'right', cell: (note) => bytes(note.size) },
           { title: 'records', align: 'right', cell: (note) => (note.records === null ? '' : String(note.records)) },

@@ -92,7 +92,7 @@ export default class Threads extends ImageCommand {
     const layout: Column<Row>[] = [
       { title: 'tid', align: 'right', cell: (row) => String(row.tid), style: (text, row) => (row.leader ? style.bold(text) : text) },
       ...(names ? [{ title: 'name', cell: (row: Row) => printable(nameOf(row)), style: (text: string) => style.cyan(text) }] : []),
-      ...(states ? [{ title: 'state', cell: (row: Row) => row.state ?? '' }] : []),
+      ...(states ? [{ title: 'state', cell: (row: Row) => printable(row.state ?? '') }] : []),
       { title: 'system call', cell: (row) => row.system_call ?? '-' },
       { title: 'pc', cell: (row) => row.location.pc },
       { title: 'fs base', cell: (row) => row.fs_base },
@@ -300,7 +300,7 @@ export async function collectThreads(image: Image, registers: boolean): Promise<
   const leaderState = image.kernelNote('prpsinfo')?.state ?? null;
   for (const [index, thread] of image.threads().entries()) {
     const { status, record } = thread;
-    const state = record ? (record.state === 0 ? null : String.fromCodePoint(record.state)) : thread.leader ? leaderState : null;
+    const state = record ? stateLetter(record.state) : thread.leader ? leaderState : null;
     rows.push({
       tid: thread.tid,
       name: thread.name,
@@ -358,6 +358,11 @@ export function registersOf(image: Image, thread: Thread): Registers {
     opmask: numbered('k', extended?.opmask ?? [], (value) => hex(value)),
     pkru: extended?.pkru === null || extended?.pkru === undefined ? null : hex(extended.pkru),
   };
+}
+
+/** ASCII; null where the capture did not know it. */
+function stateLetter(code: number): string | null {
+  return code > 0x20 && code < 0x7f ? String.fromCharCode(code) : null;
 }
 
 /** A register's bytes as one number: hexadecimal, most significant byte first. */

@@ -1,5 +1,9 @@
-import { Failure } from '../failure.js';
+import { Failure, ImageError } from '../failure.js';
 import type { Image } from './image.js';
+import { max, min } from './memory.js';
+
+/** Arguments and environment together (binfmts.h: three quarters of _STK_LIM, 8 MiB), bytes. */
+const LARGEST_STRINGS = 6 << 20;
 
 /** NUL-separated strings. */
 function split(bytes: Buffer): string[] {
@@ -48,7 +52,9 @@ async function pointersBelowAuxv(image: Image): Promise<bigint[]> {
       `${image.source.name}: the initial stack is not in this core file; write it with the default coredump_filter, or with gcore`,
     );
   if (!note || !vma) throw missing();
-  const stack = await image.memory.read(vma.start, Number(vma.end - vma.start));
+  // The auxiliary vector is below these, with all the strings between at most.
+  const from = max(vma.start, (inStack! - BigInt(LARGEST_STRINGS)) & -16n);
+  const stack = await image.memory.read(from, Number(min(vma.end, inStack! + 4096n) - from));
   const at = stack.lastIndexOf(note.descriptor.subarray(0, Math.min(note.descriptor.length, 128)));
   if (at < 0) throw missing();
   const words: bigint[] = [];
@@ -59,7 +65,16 @@ async function pointersBelowAuxv(image: Image): Promise<bigint[]> {
 
 async function strings(image: Image, pointers: readonly bigint[]): Promise<string[]> {
   const found: string[] = [];
-  for (const pointer of pointers) found.push(await image.memory.readString(pointer, 1 << 17));
+  let size = 0;
+  for (const pointer of pointers) {
+    const text = await image.memory.readString(pointer, 1 << 17);
+    size += text.length + 1;
+    // Pointers to one long string again and again are no list that a kernel made.
+    if (size > LARGEST_STRINGS) {
+      throw new ImageError(image.source.name, undefined, 'arguments or environment are larger than Linux allows', 'the memory is damaged');
+    }
+    found.push(text);
+  }
   return found;
 }
 

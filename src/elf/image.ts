@@ -64,6 +64,10 @@ export class Image {
   ) {
     this.memory = new Memory(source, segments, (address) => this.vmaAt(address)?.absence === 'zero');
     this.checkVersions();
+    if (this.memory.cut > 0) {
+      const some = this.memory.cut === 1 ? '1 segment overlaps' : `${this.memory.cut} segments overlap`;
+      this.warnings.push(`${some} others, or cannot be where the table says: see \`warp-tool validate\``);
+    }
     // The kernel's limit is kernel.core_file_note_size_limit, 4 MiB by default, of which it reckons 64 bytes for an area.
     if (!anchor && segments.length > 60_000 && !notes.some((note) => kernelNoteKey(note) === 'file')) {
       this.warnings.push(

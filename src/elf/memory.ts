@@ -3,10 +3,18 @@ import { PT_LOAD, PT_WARP_CHUNKED, type Segment } from './segments.js';
 import type { ByteSource } from './source.js';
 import { hex } from '../hex.js';
 
+/** What the model reads at once is a header, a string, a block of variables: more is asked for by damaged images only. */
+const LARGEST_READ = 64 << 20;
+
+/** Behind the last address. */
+export const ADDRESS_END = 1n << 64n;
+
 /** The memory of an image by address: content is read from the source when it is asked for, never before. */
 export class Memory {
-  /** PT_LOAD and PT_WARP_CHUNKED by ascending address. */
+  /** PT_LOAD and PT_WARP_CHUNKED by ascending address. No two overlap, and none has more bytes in the file than in memory. */
   readonly segments: readonly Segment[];
+  /** How many segments had to be cut or left out for that. */
+  readonly cut: number;
 
   /** `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
   constructor(
@@ -16,7 +24,9 @@ export class Memory {
   ) {
     const memory = segments.filter((segment) => (segment.type === PT_LOAD || segment.type === PT_WARP_CHUNKED) && segment.memorySize > 0n);
     const ascending = memory.every((segment, index) => index === 0 || memory[index - 1]!.address <= segment.address);
-    this.segments = ascending ? memory : memory.toSorted((a, b) => (a.address < b.address ? -1 : 1));
+    const sorted = ascending ? memory : memory.toSorted((a, b) => (a.address < b.address ? -1 : 1));
+    this.segments = disjoint(sorted);
+    this.cut = sorted.length - this.segments.filter((segment) => segment === segments[segment.index]).length;
   }
 
   /** The segment that covers `address`. */
@@ -51,6 +61,9 @@ export class Memory {
 
   /** `length` bytes at `address`. Fails when a part is not in the image. */
   async read(address: bigint, length: number): Promise<Buffer> {
+    if (length > LARGEST_READ) {
+      throw new ImageError(this.source.name, undefined, `${length} bytes at ${hex(address)} are too many to be read at once`, DAMAGED);
+    }
     const result = Buffer.alloc(length);
     let done = 0;
     while (done < length) {
@@ -91,13 +104,30 @@ export class Memory {
       if (end >= 0) return Buffer.concat(pieces).toString();
       done += step;
     }
-    throw new ImageError(
-      this.source.name,
-      undefined,
-      `the string at ${hex(address)} is longer than ${limit} bytes`,
-      'the memory is damaged',
-    );
+    throw new ImageError(this.source.name, undefined, `the string at ${hex(address)} is longer than ${limit} bytes`, DAMAGED);
   }
+}
+
+const DAMAGED = 'the image is damaged: see `warp-tool validate`';
+
+/** Of segments that overlap, the one that starts first has the memory; `segments` ascend. */
+function disjoint(segments: readonly Segment[]): Segment[] {
+  const result: Segment[] = [];
+  let free = 0n;
+  for (const segment of segments) {
+    const { address, offset, fileSize, memorySize } = segment;
+    const start = max(address, free);
+    const end = min(address + memorySize, ADDRESS_END);
+    if (start >= end) continue;
+    free = end;
+    if (start === address && end === address + memorySize && fileSize <= memorySize) result.push(segment);
+    else {
+      const skipped = start - address;
+      const stored = max(0n, min(fileSize, end - address) - skipped);
+      result.push({ ...segment, address: start, offset: offset + skipped, fileSize: stored, memorySize: end - start });
+    }
+  }
+  return result;
 }
 
 export function min(a: bigint, b: bigint): bigint {

@@ -3,7 +3,8 @@ import { hex } from '../hex.js';
 import { AddressSpace, readRun } from './address-space.js';
 import type { Image } from './image.js';
 import { ImageWriter } from './image-writer.js';
-import { kernelNoteKey, type KernelNoteKey } from './kernel-notes/index.js';
+import { AUXV_NAMES } from './kernel-notes/auxv.js';
+import { kernelNoteKey, kernelNotes, type KernelNoteKey } from './kernel-notes/index.js';
 import { max, min } from './memory.js';
 import {
   assembleMetadata,
@@ -18,7 +19,7 @@ import {
   type Placed,
   type RecordJson,
 } from './metadata.js';
-import { layoutOf, NOTE_OWNER, projectNotes, type NoteName } from './schema.js';
+import { LARGEST_CHUNK, layoutOf, NOTE_OWNER, projectNotes, type NoteName } from './schema.js';
 import { PT_WARP_CHUNKED } from './segments.js';
 import { xxh64 } from './xxh64.js';
 
@@ -103,6 +104,9 @@ const FREE_NUMBERS: Partial<Record<NoteName, readonly string[]>> = {
   timers: ['value'],
 };
 
+/** Of notes whose owner's name is kept. */
+const OWNERS = new Set(['CORE', 'LINUX', 'GNU', 'GDB', NOTE_OWNER]);
+
 /** What a program cannot name: kinds of descriptors, the kernel's areas, standard devices. */
 const COMMON_NAMES =
   /^(?:(?:socket|pipe):\[\d+\]|anon_inode:\[?[\w-]*\]?|\[(?:heap|stack|vdso|vvar\w*|vsyscall)\]|\/dev\/(?:null|zero|full|u?random|tty|ptmx|pts\/\d+)|\/)$/;
@@ -175,6 +179,11 @@ class Redaction {
       for (const record of part.notes?.find(({ owner, name }) => owner === NOTE_OWNER && name === 'chunks')?.records ?? []) {
         const start = BigInt(record['content_offset'] as string);
         const size = Number(record['content_size']);
+        if (size > LARGEST_CHUNK) {
+          throw new Failure(
+            `${this.image.source.name}: a chunk has ${size} bytes, ${LARGEST_CHUNK} is the most; see \`warp-tool validate\``,
+          );
+        }
         const touching = kept.filter(({ offset, bytes }) => offset < start + BigInt(size) && offset + BigInt(bytes.length) > start);
         let hash = touching.length === 0 ? ofZeros.get(size) : undefined;
         if (hash === undefined) {
@@ -200,9 +209,9 @@ class Redaction {
     document.header['ident'] = `${(document.header['ident'] as string).slice(0, 18)}${'0'.repeat(14)}`;
     if (document.anchor) document.anchor['reserved'] = Array.from({ length: 8 }, () => '0x0');
     if (document.sections === '') return;
-    // Section 0 has the number of segments where the header has no room; the others name parts of the file that are gone.
+    // sh_info of section 0 has the number of segments where the header has no room; the others name parts of the file that are gone.
     const extended = document.header['phnum'] === 0xffff;
-    document.sections = extended ? document.sections.slice(0, 128) : '';
+    document.sections = extended ? document.sections.slice(88, 96).padStart(96, '0').padEnd(128, '0') : '';
     document.header['shnum'] = extended ? 1 : 0;
     document.header['shstrndx'] = 0;
     if (!extended) document.header['shoff'] = '0x0';
@@ -218,7 +227,8 @@ class Redaction {
     }
     for (const note of part.notes) {
       delete note.meaning;
-      // Readers look for owner and name only; a strange name could hold anything.
+      // A strange name could hold anything.
+      if (!OWNERS.has(note.owner)) note.owner = 'x'.repeat(note.owner.length);
       if (note.records) this.table(note);
       else if (note.bytes !== undefined) note.bytes = this.kernelNote(note, Buffer.from(note.bytes, 'hex')).toString('hex');
     }
@@ -242,9 +252,10 @@ class Redaction {
           record[field] = '0x0';
         }
       }
-      if (name === 'pending_signals') {
+      const { siginfo } = record;
+      if (name === 'pending_signals' && typeof siginfo === 'string') {
         // Signal, errno and code; the rest may carry a value.
-        record['siginfo'] = (record['siginfo'] as string).slice(0, 24).padEnd(256, '0');
+        record['siginfo'] = siginfo.slice(0, 24).padEnd(256, '0');
         this.count('values of queued signals');
       }
       if (record['_rest'] !== undefined) record['_rest'] = '00'.repeat((record['_rest'] as string).length / 2);
@@ -268,7 +279,7 @@ class Redaction {
       case 'addresses':
         this.count('socket addresses');
         // The family stays: it decides how the socket is shown.
-        value = { hex: bytes.toString('hex', 0, 2) + '00'.repeat(bytes.length - 2) };
+        value = { hex: bytes.toString('hex', 0, 2).padEnd(2 * bytes.length, '0') };
         break;
       case 'host':
         this.count('host names and boot ids');
@@ -302,15 +313,19 @@ class Redaction {
   }
 
   private kernelNote(note: NoteJson, raw: Buffer): Buffer {
-    const key = kernelNoteKey({ owner: note.owner, type: Number(note.type), offset: 0n, descriptor: raw });
+    const found = kernelNoteKey({ owner: note.owner, type: Number(note.type), offset: 0n, descriptor: raw });
+    // One that is too short is not what its type says.
+    const key = found && raw.length >= kernelNotes[found].minimumSize ? found : undefined;
     switch (key) {
       case 'prpsinfo':
         return this.prpsinfo(raw);
       case 'file':
         return this.files(raw);
       case 'auxv':
+        // What is behind AT_NULL, or of a type that no kernel has, is not told by the kernel.
+        return keepEntries(raw, (at) => Number(raw.readBigUInt64LE(at)) in AUXV_NAMES);
       case 'xsaveLayout':
-        return raw;
+        return keepEntries(raw, (at) => raw.readUInt32LE(at) < 64);
       case 'siginfo':
         // Up to the sender or the address; a value may follow.
         return blankFrom(raw, 24);
@@ -337,6 +352,9 @@ class Redaction {
     const entries = Math.min(Number(raw.readBigUInt64LE(0)), Math.floor((raw.length - 16) / 24));
     const namesAt = 16 + entries * 24;
     const old = raw.toString('utf8', namesAt).split('\0').slice(0, entries);
+    // A wrong number would take names for numbers.
+    const names = raw.subarray(namesAt).filter((byte) => byte === 0).length;
+    if (names < entries || entries === 0 || names > entries + 7) return Buffer.alloc(raw.length);
     const renamed = old.map((path) => this.path(path));
     const fitting = [renamed, renamed.map((path) => path.replace('/redacted/file-', '/')), renamed.map(() => '')].map((names) =>
       Buffer.from(names.map((path) => `${path}\0`).join('')),
@@ -353,7 +371,7 @@ class Redaction {
     const copy = (from: number, to: number): void => void raw.copy(result, from, from, to);
     if (key === 'prstatus') {
       this.count('threads’ registers that are no addresses');
-      raw.copy(result);
+      copy(0, kernelNotes.prstatus.minimumSize);
       for (let index = 0; index < FIRST_KEPT; index++) {
         const at = REGISTERS + index * 8;
         if (!this.image.vmaAt(raw.readBigUInt64LE(at))) result.writeBigUInt64LE(0n, at);
@@ -373,6 +391,13 @@ class Redaction {
 /** In NT_PRSTATUS: where struct user_regs_struct begins, and the index of orig_rax, from which on nothing is data. */
 const REGISTERS = 112;
 const FIRST_KEPT = 15;
+
+/** Of a note of pairs of numbers, those that `known` accepts, up to the first that it does not. */
+function keepEntries(raw: Buffer, known: (at: number) => boolean): Buffer {
+  let end = 0;
+  while (end + 16 <= raw.length && known(end)) end += 16;
+  return blankFrom(raw, end);
+}
 
 function blankFrom(raw: Buffer, from: number): Buffer {
   const result = Buffer.alloc(raw.length);

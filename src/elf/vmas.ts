@@ -1,5 +1,5 @@
 import type { Image } from './image.js';
-import { max, min } from './memory.js';
+import { ADDRESS_END, max, min } from './memory.js';
 import { bitNames, CHUNK_IN_PARENT, nameOf, names, NONE } from './schema.js';
 import { PT_WARP_CHUNKED, type Segment } from './segments.js';
 
@@ -55,10 +55,36 @@ interface Areas {
 }
 
 export function buildVmas(image: Image): Vma[] {
-  const { vmas, recorded } = image.ours ? ourAreas(image) : foreignAreas(image);
+  const found = image.ours ? ourAreas(image) : foreignAreas(image);
+  const { vmas, recorded } = disjoint(found);
+  const lost = found.vmas.length - vmas.length;
+  if (vmas !== found.vmas) {
+    image.warnings.push(
+      `memory areas overlap or end before they start${lost > 0 ? `, and ${lost} of them are left out` : ''}: see \`warp-tool validate\``,
+    );
+  }
   addContent(vmas, recorded, image);
   markStacks(vmas, image);
   return vmas;
+}
+
+/** The areas by ascending address; of those that overlap, the first has the memory. What is in order is given back as it is. */
+function disjoint(areas: Areas): Areas {
+  const { vmas, recorded } = areas;
+  const inOrder = vmas.every(
+    ({ start, end }, index) => start < end && end <= ADDRESS_END && (index === 0 || vmas[index - 1]!.end <= start),
+  );
+  if (inOrder) return areas;
+  const sorted = vmas
+    .map((vma, index) => ({ vma, limit: recorded?.[index] ?? 0n }))
+    .toSorted((a, b) => (a.vma.start < b.vma.start ? -1 : 1));
+  const kept: typeof sorted = [];
+  for (const { vma, limit } of sorted) {
+    const start = max(vma.start, kept.at(-1)?.vma.end ?? 0n);
+    const end = min(vma.end, ADDRESS_END);
+    if (start < end) kept.push({ vma: { ...vma, start, end, offset: vma.offset + (start - vma.start) }, limit });
+  }
+  return { vmas: kept.map(({ vma }) => vma), recorded: recorded && kept.map(({ limit }) => limit) };
 }
 
 /** Spelled out: spreading objects takes seconds for the areas of a large core file. */

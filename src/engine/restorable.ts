@@ -273,7 +273,7 @@ function bindError({ family, type, local }: NoteRecord<'sockets'>, text: string)
     const failed = (error: NodeJS.ErrnoException): void => resolve(error.code === 'EADDRINUSE' ? 'it is in use' : systemErrorReason(error));
     if (type === 2) {
       const socket = createSocket({ type: family === 2 ? 'udp4' : 'udp6', ipv6Only: family === 10 });
-      socket.once('error', failed);
+      socket.once('error', (error) => socket.close(() => failed(error)));
       socket.bind({ port, address: host, exclusive: true }, () => socket.close(() => resolve(null)));
       return;
     }

@@ -29,14 +29,15 @@ export function duration(milliseconds: number): string {
 }
 
 /**
- * Text from an image, safe to print: control characters (which could drive the terminal) are shown as `\xNN`, bytes that are not UTF-8 as
- * the replacement character.
+ * Text from an image, safe to print: control characters (which could drive the terminal) are shown as `\xNN`, those that change lines or the
+ * direction of text as `\u{NNNN}`, bytes that are not UTF-8 as the replacement character.
  */
 export function printable(text: Buffer | string): string {
   // oxlint-disable-next-line no-control-regex
-  return text.toString().replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, (character) => {
+  return text.toString().replaceAll(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, (character) => {
     if (character === '\n') return '\\n';
     if (character === '\t') return '\\t';
-    return `\\x${character.codePointAt(0)!.toString(16).padStart(2, '0')}`;
+    const digits = character.codePointAt(0)!.toString(16).padStart(2, '0');
+    return digits.length > 2 ? `\\u{${digits}}` : `\\x${digits}`;
   });
 }

@@ -147,7 +147,7 @@ const inPlace: [number, Damage][] = [
     (image, { units }, random) => {
       // One entry over another.
       const [from, to] = [random.pick(units), random.pick(units)];
-      image.copy(image, to.at, from.at, from.at + Math.min(from.length, to.length));
+      if (from.at < image.length) image.copy(image, to.at, from.at, from.at + Math.min(from.length, to.length));
       return image;
     },
   ],

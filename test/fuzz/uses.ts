@@ -1,6 +1,7 @@
 /** What is done with every damaged image: each command that looks into images, run in this process, and what its answer must be like. */
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import type { Config } from '@oclif/core';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import { messageOf } from '../../src/cli.js';
@@ -132,23 +133,24 @@ function openFiles(): number {
 
 /** Runs all commands on one damaged image. Throws what is wrong, with the call that showed it as `call`. */
 export async function exercise(files: Files, begin: (call: string) => void): Promise<void> {
-  const before = openFiles();
   let decoded = false;
   for (const [name, calls] of Object.entries(uses)) {
     if (name === 'encode' && !decoded) continue;
     for (const argv of calls(files)) {
       begin([name, ...argv].join(' '));
+      const before = openFiles();
       const answer = await answerOf(name, argv);
+      // Pipes to a debugger that is not there are closed a little later.
+      for (let turns = 0; openFiles() > before && turns < 1000; turns++) await setImmediate();
+      if (openFiles() > before) throw new Wrong('leaves a file open');
       check(name, argv, answer);
       if (answer.failure) continue;
       if (name === 'decode') decoded = true;
       if (name === 'encode' && !sameContent(`${files.output}.img`, files.image))
         throw new Wrong('decoded and encoded, the image is another');
-      if (name === 'redact' && readFileSync(`${files.output}.img`).includes(SECRET)) throw new Wrong('the secret is still there');
+      if (name === 'redact' && !argv.includes('--keep') && tellsSecret(`${files.output}.img`)) throw new Wrong('the secret is still there');
     }
   }
-  const left = openFiles() - before;
-  if (left > 0) throw new Wrong(`${left} files were left open`);
   for (const path of [files.output, `${files.output}.img`]) rmSync(path, { force: true });
   const strays = readdirSync(join(files.output, '..')).filter((name) => name.endsWith('.tmp'));
   if (strays.length > 0) throw new Wrong(`${strays[0]} was left behind`);
@@ -156,4 +158,14 @@ export async function exercise(files: Files, begin: (call: string) => void): Pro
 
 function sameContent(one: string, other: string): boolean {
   return statSync(one).size === statSync(other).size && readFileSync(one).equals(readFileSync(other));
+}
+
+/** Whether a redacted image has the secret, but for its header and segment table: text that was put over these has become numbers. */
+function tellsSecret(path: string): boolean {
+  const image = readFileSync(path);
+  const table = Number(image.readBigUInt64LE(32));
+  const size = 56 * image.readUInt16LE(56);
+  image.fill(0, 0, 64);
+  if (table < image.length) image.fill(0, table, Math.min(table + size, image.length));
+  return image.includes(SECRET);
 }
