@@ -106,7 +106,8 @@ export class RunReader {
   at = 0n;
   private readonly runs: AsyncGenerator<Run>;
   private readonly ahead: ReadAhead;
-  private readonly piece = Buffer.allocUnsafe(WINDOW);
+  /** For what is not in the image. */
+  private piece: Buffer | undefined;
 
   constructor(space: AddressSpace) {
     this.runs = space.runs();
@@ -132,7 +133,7 @@ export class RunReader {
     if (!run.source) return ZEROS.subarray(0, length);
     const offset = run.offset + (address - run.start);
     if (run.from === 'image') return this.ahead.bytes(offset, length);
-    const piece = this.piece.subarray(0, length);
+    const piece = (this.piece ??= Buffer.allocUnsafe(WINDOW)).subarray(0, length);
     await run.source.readInto(offset, piece);
     return piece;
   }
@@ -153,9 +154,12 @@ interface Window {
 class ReadAhead {
   private current: Window | undefined;
   private following: Window | undefined;
-  private readonly buffers = [Buffer.allocUnsafe(WINDOW), Buffer.allocUnsafe(WINDOW)];
+  private readonly buffers: Buffer[];
 
-  constructor(private readonly source: ByteSource) {}
+  constructor(private readonly source: ByteSource) {
+    const size = Number(min(BigInt(WINDOW), source.size));
+    this.buffers = [Buffer.allocUnsafe(size), Buffer.allocUnsafe(size)];
+  }
 
   async bytes(offset: bigint, length: number): Promise<Buffer> {
     if (!this.current || !holds(this.current, offset)) {

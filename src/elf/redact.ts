@@ -21,6 +21,7 @@ import {
 } from './metadata.js';
 import { LARGEST_CHUNK, layoutOf, NOTE_OWNER, projectNotes, type NoteName } from './schema.js';
 import { PT_WARP_CHUNKED } from './segments.js';
+import { MEMORY_FILE } from './vmas.js';
 import { xxh64 } from './xxh64.js';
 
 /** What can be kept. */
@@ -305,7 +306,9 @@ class Redaction {
     if (text === '' || COMMON_NAMES.test(text)) return text;
     let name = this.paths.get(text);
     if (name === undefined) {
-      name = `/redacted/file-${this.paths.size + 1}`;
+      const number = this.paths.size + 1;
+      // A file that exists in memory only is told by its name.
+      name = MEMORY_FILE.test(text) ? `/memfd:${number} (deleted)` : `/redacted/file-${number}`;
       this.paths.set(text, name);
       this.count('paths');
     }
@@ -353,8 +356,8 @@ class Redaction {
     const namesAt = 16 + entries * 24;
     const old = raw.toString('utf8', namesAt).split('\0').slice(0, entries);
     // A wrong number would take names for numbers.
-    const names = raw.subarray(namesAt).filter((byte) => byte === 0).length;
-    if (names < entries || entries === 0 || names > entries + 7) return Buffer.alloc(raw.length);
+    const ends = raw.subarray(namesAt).filter((byte) => byte === 0).length;
+    if (ends < entries || entries === 0 || ends > entries + 7) return Buffer.alloc(raw.length);
     const renamed = old.map((path) => this.path(path));
     const fitting = [renamed, renamed.map((path) => path.replace('/redacted/file-', '/')), renamed.map(() => '')].map((names) =>
       Buffer.from(names.map((path) => `${path}\0`).join('')),

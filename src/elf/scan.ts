@@ -73,11 +73,17 @@ interface Batch {
  */
 export async function* scanMemory(runs: AsyncIterable<Run>, scanner: Scanner, progress: ScanProgress): AsyncGenerator<Match[]> {
   const batches = plan(runs, scanner, progress);
-  const buffers = [0, 1].map(() => Buffer.allocUnsafe(HEADROOM + WINDOW + SLACK));
+  const buffers: Buffer[] = [];
   const load = async (index: number): Promise<{ batch: Batch; buffer: Buffer } | null> => {
     const { value: batch, done } = await batches.next();
     if (done) return null;
-    const buffer = buffers[index % 2]!;
+    let buffer = buffers[index % 2];
+    const size = HEADROOM + batch.length + SLACK;
+    if (!buffer || buffer.length < size) {
+      // Small for small images; the next batch may be larger.
+      buffer = Buffer.allocUnsafe(buffer || batch.length > WINDOW / 4 ? HEADROOM + WINDOW + SLACK : size);
+      buffers[index % 2] = buffer;
+    }
     await readRun(batch.run, buffer.subarray(HEADROOM, HEADROOM + batch.length), batch.from);
     return { batch, buffer };
   };

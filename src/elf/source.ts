@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, read, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, read, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Failure, ImageError, systemErrorReason } from '../failure.js';
@@ -27,6 +27,9 @@ export interface ByteSource {
   close(): Promise<void>;
 }
 
+/** Bytes that are read faster than another thread is asked to read them. */
+const SMALL = 256 << 10;
+
 /** A regular file, read with pread(2): opening it costs the same whatever its size. */
 export class FileSource implements ByteSource {
   private constructor(
@@ -38,7 +41,8 @@ export class FileSource implements ByteSource {
   static async open(path: string): Promise<FileSource> {
     let fd: number;
     try {
-      fd = openSync(path, 'r');
+      // Not to wait for a writer where the path leads to a FIFO, whatever an image says about its files.
+      fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
     } catch (error) {
       throw new Failure(`cannot open ${path}: ${systemErrorReason(error)}`, { cause: error });
     }
@@ -72,7 +76,11 @@ export class FileSource implements ByteSource {
     checkRange(this, offset, length);
     let done = 0;
     while (done < length) {
-      const { bytesRead } = await pread(this.fd, buffer, done, length - done, offset + BigInt(done));
+      const position = offset + BigInt(done);
+      const bytesRead =
+        length <= SMALL
+          ? readSync(this.fd, buffer, done, length - done, position)
+          : (await pread(this.fd, buffer, done, length - done, position)).bytesRead;
       if (bytesRead === 0) {
         throw new ImageError(
           this.name,

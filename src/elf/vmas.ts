@@ -158,7 +158,7 @@ function ourAreas(image: Image): Areas {
 }
 
 /** What the kernel calls files that exist in memory only: shared anonymous memory, memfd_create(2), shmget(2). */
-const MEMORY_FILE = /^\/(?:dev\/zero|memfd:.*|SYSV[0-9a-f]{8}) \(deleted\)$/s;
+export const MEMORY_FILE = /^\/(?:dev\/zero|memfd:.*|SYSV[0-9a-f]{8}) \(deleted\)$/s;
 
 /** Core files of the kernel and of gcore: one PT_LOAD for each area, paths from NT_FILE, kinds as far as registers and AT_ values tell. */
 function foreignAreas(image: Image): Areas {

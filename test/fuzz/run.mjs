@@ -3,33 +3,37 @@
  * Damages images in many ways and looks into each with every command: none may crash, hang or fill the memory, and each answers with a result or
  * one clear line.
  *
- *   node test/fuzz/run.mjs --count 20000         numbers 0 to 19999; the same number always makes the same damage of the same seed
+ *   node test/fuzz/run.mjs --count 20000         numbers 0 to 19999; the same number always makes the same damage
  *   node test/fuzz/run.mjs --only 4711           one of them
- *   node test/fuzz/run.mjs --only 4711 --keep d  and puts the damaged image and the intact one into the directory d
+ *   node test/fuzz/run.mjs --image FILE          an image as it is
+ *
+ * Some seeds are captured from a real program, and differ from run to run: damaged images with a fault are kept in test/fuzz/found.
  */
-import { spawn, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { capture } from './capture.mjs';
 
 const { values } = parseArgs({
   options: {
     count: { type: 'string', default: '20000' },
     from: { type: 'string', default: '0' },
     only: { type: 'string' },
-    keep: { type: 'string' },
-    // Files to damage beside those that are built in code.
-    seed: { type: 'string', multiple: true, default: [] },
+    image: { type: 'string' },
+    // Only images that are built in code: these are the same everywhere.
+    'no-capture': { type: 'boolean', default: false },
     jobs: { type: 'string', default: String(availableParallelism()) },
   },
 });
+const one = values.only !== undefined || values.image !== undefined;
 const first = Number(values.only ?? values.from);
-const last = values.only === undefined ? first + Number(values.count) : first + 1;
-const jobs = values.only === undefined ? Number(values.jobs) : 1;
+const last = one ? first + 1 : first + Number(values.count);
+const jobs = one ? 1 : Number(values.jobs);
 
 /** JavaScript heap of a worker and all its memory, MiB; images are a few hundred kilobytes, the largest four megabytes. */
 const HEAP = 400;
@@ -62,6 +66,9 @@ await build({
   logLevel: 'error',
 });
 
+const { paths: seeds, missing } = values['no-capture'] ? { paths: [], missing: [] } : await capture(directory);
+for (const reason of missing) console.error(`not among the seeds: ${reason}`);
+
 let next = first;
 let done = 0;
 const wrong = [];
@@ -85,22 +92,34 @@ function runShare(own, from, to) {
     const limits = `ulimit -c 0; ulimit -d ${MEMORY * 1024}; ulimit -t ${PATIENCE * SHARE}; exec "$0" "$@"`;
     const child = spawn(
       'sh',
-      ['-c', limits, process.execPath, '--enable-source-maps', `--max-old-space-size=${HEAP}`, worker, own, from, to, ...values.seed],
+      [
+        '-c',
+        limits,
+        process.execPath,
+        '--enable-source-maps',
+        `--max-old-space-size=${HEAP}`,
+        worker,
+        own,
+        found,
+        from,
+        to,
+        values.image ?? '',
+        ...seeds,
+      ],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: { PATH: process.env.PATH },
       },
     );
-    const at = { number: from, seed: '', call: 'start', since: 0, finished: false, hung: false };
+    const at = { number: from, seed: '', since: 0, finished: false, hung: false };
     let errors = '';
     child.stderr.setEncoding('utf8').on('data', (text) => (errors = (errors + text).slice(-4000)));
     createInterface({ input: child.stdout }).on('line', (line) => {
-      const { number, seed, call, wrong: where, problem, stack, done: finished } = JSON.parse(line);
+      const { number, seed, wrong: where, problem, stack, done: finished } = JSON.parse(line);
       if (number !== undefined) {
         if (number > from) done++;
         Object.assign(at, { number, seed, since: cpuSeconds(child.pid) ?? 0 });
       }
-      if (call !== undefined) at.call = call;
       if (where !== undefined) note({ ...at, call: where, problem, stack });
       if (finished) at.finished = true;
     });
@@ -116,14 +135,18 @@ function runShare(own, from, to) {
       done++;
       if (at.finished && code === 0) return resolve(undefined);
       const problem = at.hung ? `hangs: more than ${PATIENCE} s of CPU time` : `ends the process: ${signal ?? `status ${code}`}`;
-      note({ ...at, problem, stack: errors.trim() });
+      const log = join(own, 'call');
+      if (existsSync(join(own, 'damaged.img'))) copyFileSync(join(own, 'damaged.img'), join(found, `${at.number}.img`));
+      note({ ...at, call: existsSync(log) ? readFileSync(log, 'utf8').trim() : 'start', problem, stack: errors.trim() });
       resolve(at.number);
     });
   });
 }
 
+const found = join(root, 'test/fuzz/found');
+
 function note({ number, seed, call, problem, stack }) {
-  wrong.push({ number, problem });
+  wrong.push(number);
   console.error(
     `${number} (${seed}): ${call.replaceAll(`${directory}/`, '')}\n  ${problem}\n${String(stack)
       .split('\n')
@@ -147,14 +170,11 @@ async function job(index) {
     }
     if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${last - first}\x1b[K`);
   }
-  if (values.keep !== undefined && index === 0) {
-    mkdirSync(values.keep, { recursive: true });
-    for (const name of readdirSync(own)) if (name.endsWith('.img')) copyFileSync(join(own, name), join(values.keep, name));
-  }
 }
 
+mkdirSync(found, { recursive: true });
 await Promise.all(Array.from({ length: jobs }, (_, index) => job(index)));
-const numbers = [...new Set(wrong.map(({ number }) => number))];
+const numbers = [...new Set(wrong)];
 console.log(
   `${last - first} damaged images, ${numbers.length} with a fault${numbers.length > 0 ? `: ${numbers.slice(0, 50).join(' ')}` : ''}`,
 );

@@ -61,6 +61,10 @@ export const uses: Record<string, Uses> = {
     [image, '-o', `${output}.img`],
     [image, '-o', `${output}.img`, '--keep', 'registers', '--json'],
   ],
+  report: ({ image, output }) => [
+    [image, '-o', `${output}.html`],
+    [image, '--json'],
+  ],
   'gdb-script': ({ image }) => [[image]],
 };
 
@@ -151,7 +155,7 @@ export async function exercise(files: Files, begin: (call: string) => void): Pro
       if (name === 'redact' && !argv.includes('--keep') && tellsSecret(`${files.output}.img`)) throw new Wrong('the secret is still there');
     }
   }
-  for (const path of [files.output, `${files.output}.img`]) rmSync(path, { force: true });
+  for (const path of ['', '.img', '.html'].map((ending) => `${files.output}${ending}`)) rmSync(path, { force: true });
   const strays = readdirSync(join(files.output, '..')).filter((name) => name.endsWith('.tmp'));
   if (strays.length > 0) throw new Wrong(`${strays[0]} was left behind`);
 }

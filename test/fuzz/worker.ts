@@ -1,13 +1,13 @@
 /** Damages images and uses them, from one number to another; tells on stdout what it does, for run.mjs, which watches. */
-import { readFileSync, writeFileSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { Image } from '../../src/elf/image.js';
 import { Anatomy, mutate } from './mutate.js';
 import { Random } from './random.js';
 import { manySegments, syntheticSeeds, type Seed } from './seeds.js';
 import { exercise } from './uses.js';
 
-const [directory, first, last, ...captured] = process.argv.slice(2) as [string, string, string, ...string[]];
+const [directory, found, first, last, given, ...captured] = process.argv.slice(2) as [string, string, string, string, string, ...string[]];
 
 // No debuggers: they are not what is tested, and slow.
 process.env['PATH'] = '';
@@ -16,8 +16,11 @@ function tell(line: object): void {
   writeSync(1, `${JSON.stringify(line)}\n`);
 }
 
+const path = join(directory, 'damaged.img');
+let number = Number(first);
 let call = '';
 const report = (error: unknown): void => {
+  copyFileSync(path, join(found, `${number}.img`));
   const { name, message, stack } = error as Error;
   tell({ wrong: call, problem: name === 'Error' ? message : `${name}: ${message}`, stack });
 };
@@ -38,24 +41,25 @@ async function targetOf(seed: Seed, index: number): Promise<Target> {
   return { ...seed, anatomy: new Anatomy(seed.image), intact, address };
 }
 
-const seeds = [...(await syntheticSeeds()), ...captured.map((path) => ({ name: path, image: readFileSync(path) }))];
+const seeds = [...(await syntheticSeeds()), ...captured.map((file) => ({ name: basename(file), image: readFileSync(file) }))];
 const targets: Target[] = [];
 for (const [index, seed] of seeds.entries()) targets.push(await targetOf(seed, index));
 let many: Target | undefined;
 
-const path = join(directory, 'damaged.img');
-for (let number = Number(first); number < Number(last); number++) {
+// Where run.mjs finds what went on when this process ended.
+const log = openSync(join(directory, 'call'), 'w');
+for (; number < Number(last); number++) {
   const random = new Random(number);
   // The large one takes as long as fifty others.
   if (number % 500 === 499) many ??= await targetOf(manySegments(), targets.length);
   const target = number % 500 === 499 ? many! : targets[number % targets.length]!;
-  const image = await mutate(target.image, target.anatomy, random, random.pick(targets).image);
+  const image = given === '' ? await mutate(target.image, target.anatomy, random, random.pick(targets).image) : readFileSync(given);
   writeFileSync(path, image);
   tell({ number, seed: target.name });
   try {
     await exercise({ image: path, intact: target.intact, output: join(directory, 'output'), address: target.address }, (next) => {
       call = next;
-      tell({ call });
+      writeSync(log, next.padEnd(500), 0);
     });
   } catch (error) {
     report(error);

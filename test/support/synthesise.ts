@@ -240,8 +240,6 @@ export async function sealMetadata(file: Buffer): Promise<Buffer> {
   return file;
 }
 
-const stored = (segments: SegmentPlan[]): SegmentPlan[] => segments.filter(({ content }) => content && content.length > 0);
-
 function notesOf(plan: ImagePlan, offsets: number[]): Buffer[] {
   const { segments, tables = {} } = plan;
   const chunks = segments.flatMap(({ content }, index) =>
@@ -283,18 +281,17 @@ function notesOf(plan: ImagePlan, offsets: number[]): Buffer[] {
 function fillHashes(notes: Buffer, segments: SegmentPlan[], offsets: number[], hashes: bigint[]): void {
   const { places, size } = layoutOf(projectNotes.chunks.fields);
   const at = (name: string): number => places.find((place) => place.name === name)!.offset;
+  const hashOf = new Map(offsets.flatMap((offset, index) => (segments[index]!.content?.length ? [[BigInt(offset), hashes[index]!]] : [])));
   for (let note = 0; note + 12 <= notes.length;) {
     const length = notes.readUInt32LE(note + 4);
     const payload = note + 24; // 12 bytes of header, "warp-tool" and its NUL, aligned to 8
     if (notes.readUInt32LE(note + 8) === projectNotes.chunks.type) {
       for (let index = 0; index < notes.readUInt32LE(payload + 4); index++) {
         const chunk = payload + 16 + index * size;
-        const segment = offsets.findIndex(
-          (offset, which) => BigInt(offset) === notes.readBigUInt64LE(chunk) && stored(segments).includes(segments[which]!),
-        );
-        if (segment < 0) continue;
-        notes.writeBigUInt64LE(hashes[segment]!, chunk + at('content_hash'));
-        notes.writeBigUInt64LE(hashes[segment]!, chunk + at('stored_hash'));
+        const hash = hashOf.get(notes.readBigUInt64LE(chunk));
+        if (hash === undefined) continue;
+        notes.writeBigUInt64LE(hash, chunk + at('content_hash'));
+        notes.writeBigUInt64LE(hash, chunk + at('stored_hash'));
       }
     }
     note = align(payload + length, 8);
