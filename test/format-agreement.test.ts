@@ -73,6 +73,7 @@ function structure(name: string): string {
     epoll_watches: 'epoll_watch',
     inotify_watches: 'inotify_watch',
     encryption: 'encryption',
+    accesses: 'access',
   };
   return `warp_${singular[name] ?? name.replace(/s$/, '')}_record`;
 }

@@ -73,6 +73,7 @@ enum warp_note_type {
   WARP_NOTE_CHUNKS = 0x57415217,
   WARP_NOTE_TAGS = 0x57415218,
   WARP_NOTE_ENCRYPTION = 0x57415219,
+  WARP_NOTE_ACCESSES = 0x5741521a,
 };
 
 #define WARP_NONE 0xffffffffu /* an index that refers to nothing */
@@ -471,6 +472,13 @@ struct warp_tag_record {
   uint32_t reserved;
   struct warp_slice name;
   struct warp_slice value;
+};
+
+/* By order in the file: what training restores needed comes first. */
+struct warp_access_record {
+  uint32_t chunk;
+  uint32_t runs;
+  uint64_t median_ns;
 };
 
 #define WARP_CIPHER_AES_256_GCM 1u

@@ -19,6 +19,7 @@ import Man from './man.js';
 import Maps from './maps.js';
 import Mem from './mem.js';
 import Notes from './notes.js';
+import Optimize from './optimize.js';
 import Ps from './ps.js';
 import Pull from './pull.js';
 import Push from './push.js';
@@ -38,6 +39,7 @@ export const COMMANDS: Record<string, CommandClass> = {
   checkpoint: Checkpoint,
   restore: Restore,
   ps: Ps,
+  optimize: Optimize,
   engines: Engines,
   doctor: Doctor,
   show: Show,

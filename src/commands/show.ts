@@ -16,6 +16,7 @@ import { ImageCommand, imageArgument } from './base.js';
 import { collectComposition, compositionLines } from './composition.js';
 import { kindsText } from './fds.js';
 import { amountsOf } from './maps.js';
+import { optimisationJson, optimisationText } from './optimisation.js';
 import { collectJava, javaLines } from './show-java.js';
 import { systemCallOf } from './threads.js';
 
@@ -126,6 +127,7 @@ export class ShowText {
       const parent = content.in_parent > 0 ? `, ${content.in_parent} in the parent` : '';
       yield '';
       yield row('content', `${bytes(content.size)} in ${count(content.chunks, 'chunk')}${packing}${encryption}${parent}`);
+      if (content.optimisation) yield row('optimised', optimisationText(content.optimisation));
     }
     if (document.java) {
       yield '';
@@ -344,6 +346,7 @@ function contentOf(image: Image): Document['content'] {
     codecs: [...codecs],
     encrypted,
     in_parent: inParent,
+    optimisation: optimisationJson(image),
   };
 }
 

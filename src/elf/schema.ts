@@ -373,6 +373,14 @@ export const projectNotes = {
       sealed: 'slice',
     },
   },
+  accesses: {
+    type: 0x5741521a,
+    fields: {
+      chunk: 'u32',
+      runs: 'u32',
+      median_ns: 'u64',
+    },
+  },
 } as const satisfies Record<string, { type: number; fields: Record<string, FieldType> }>;
 
 export type NoteName = keyof typeof projectNotes;

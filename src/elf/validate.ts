@@ -353,6 +353,7 @@ const REFERENCES: [NoteName, string, NoteName, boolean][] = [
   ['epoll_watches', 'description', 'descriptions', false],
   ['epoll_watches', 'target', 'descriptions', true],
   ['inotify_watches', 'description', 'descriptions', false],
+  ['accesses', 'chunk', 'chunks', false],
 ];
 
 const DETAIL_TABLES: Record<number, NoteName> = {

@@ -13,6 +13,7 @@ const make = <T>(json: Record<string, unknown>): Schema<T> => ({ json });
 
 export const string = (description?: string): Schema<string> => make({ type: 'string', ...(description && { description }) });
 export const integer = (description?: string): Schema<number> => make({ type: 'integer', ...(description && { description }) });
+export const number = (description?: string): Schema<number> => make({ type: 'number', ...(description && { description }) });
 export const boolean = (description?: string): Schema<boolean> => make({ type: 'boolean', ...(description && { description }) });
 /** An address or a 64-bit register or mask: `0x` and lower-case digits. */
 export const hexadecimal = (description?: string): Schema<string> =>

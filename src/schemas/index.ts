@@ -1,6 +1,20 @@
 import { categories } from '../elf/categories.js';
 import { metadata } from './metadata.js';
-import { array, boolean, byteCount, hexadecimal, integer, map, nullable, object, oneOf, partial, string, type Schema } from './builder.js';
+import {
+  array,
+  boolean,
+  byteCount,
+  hexadecimal,
+  integer,
+  map,
+  nullable,
+  number,
+  object,
+  oneOf,
+  partial,
+  string,
+  type Schema,
+} from './builder.js';
 
 const warnings = array(string(), 'what is odd about the image, one line each');
 const image = string('path of the core file');
@@ -132,6 +146,23 @@ export const advice = array(
   'why the image is as large as it is',
 );
 
+const optimisationFields = {
+  runs: integer('training restores'),
+  hot_chunks: integer('chunks that any of them needed'),
+  hot_content: byteCount('in these chunks'),
+  hot_stored: byteCount('that these chunks take in the file'),
+  last_needed_ms: number('when the last of them was first waited for, since the restore began: the median of the runs'),
+};
+
+/** What `optimize` has made of an image. */
+export const optimisation = object(optimisationFields);
+
+export const optimize = object({
+  image,
+  ended_by: array(oneOf('condition', 'program ended', 'timeout'), 'why each run was over'),
+  ...optimisationFields,
+});
+
 export const show = object({
   image,
   size: byteCount(),
@@ -181,6 +212,7 @@ export const show = object({
       codecs: array(string('plain, lz4, zstd')),
       encrypted: boolean(),
       in_parent: integer('chunks whose content is in the parent'),
+      optimisation: nullable(optimisation, 'what `optimize` has made of it'),
     }),
   ),
   descriptors: nullable(object({ count: integer(), by_kind: array(object({ kind: string(), count: integer() })) })),
@@ -705,6 +737,7 @@ export const schemas: Record<string, Schema<unknown>> = {
   jdk,
   doctor,
   checkpoint,
+  optimize,
   push,
   pull,
   list,

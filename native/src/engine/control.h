@@ -62,7 +62,7 @@ struct warp_loading {
 /* One chunk has been loaded. Times in nanoseconds since begin_ns. */
 struct warp_load_event {
   uint64_t content_offset; /* which chunk */
-  uint64_t asked_ns;       /* when a thread first waited for it; 0: none did */
+  uint64_t asked_ns;       /* when a thread, or before them all the restorer, first waited for it; 0: none did */
   uint64_t present_ns;
 };
 

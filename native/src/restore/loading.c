@@ -179,6 +179,18 @@ static int open_trace(struct restore *restore) {
   return fd < 0 ? -1 : move_descriptor(restore, (int)fd);
 }
 
+void trace_loaded(const struct restore *restore) {
+  if (restore->options.trace[0] == 0 || !restore->concurrent) return;
+  const int fd = (int)open_file(restore->options.trace, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (fd < 0) return; /* open_trace has said so, or nothing was deferred */
+  for (size_t i = 0; i < restore->content.index.count; i++) {
+    if (!restore->content.taken[i]) continue;
+    const struct warp_load_event event = {restore->content.index.records[i].content_offset, restore->stats.descriptors_us * 1000 + 1, restore->stats.memory_us * 1000 + 1};
+    write_fully(fd, &event, sizeof event);
+  }
+  sys(close, fd);
+}
+
 int defer_content(struct restore *restore, struct list *targets) {
   const struct image *image = &restore->image;
   struct deferral deferral = {.restore = restore};

@@ -241,6 +241,7 @@ static void restore_in_place(void *argument) {
   phase(restore, &restore->stats.descriptors_us);
   if (clear_memory(restore) < 0 || restore_memory(restore) < 0 || restore_vdso(restore) < 0) bad(restore);
   phase(restore, &restore->stats.memory_us);
+  trace_loaded(restore);
   if (restore_process(restore) < 0 || restore_locks(restore) < 0 || restore_timers(restore) < 0) bad(restore);
   phase(restore, &restore->stats.process_us);
   log_debug("memory: %lu bytes mapped directly in %lu pieces, %lu bytes read in %lu reads, %lu bytes of shared memory", restore->stats.direct_bytes, restore->stats.direct_mappings, restore->stats.eager_bytes,

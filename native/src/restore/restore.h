@@ -140,6 +140,8 @@ int load_content(struct restore *restore, struct list *targets, bool check_rest)
 void choose_concurrent(struct restore *restore);
 /* Takes out of `targets` what the program can do without for now, and lists it for the engine: restore->loading. */
 int defer_content(struct restore *restore, struct list *targets);
+/* Where that is asked for, records the chunks that had to be there before the program goes on: asked for by the restorer, when it came to memory. */
+void trace_loaded(const struct restore *restore);
 
 /* ---- descriptors.c ---- */
 int restore_descriptors(struct restore *restore);

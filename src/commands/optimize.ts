@@ -1,0 +1,139 @@
+import { Flags } from '@oclif/core';
+import { chmod, chown, mkdtemp, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { askedTimes, mergeRuns } from '../elf/accesses.js';
+import { Image, withImage } from '../elf/image.js';
+import { ImageWriter, outputPath } from '../elf/image-writer.js';
+import { writeRearranged } from '../elf/rearrange.js';
+import { IMAGE_COMPRESSED, IMAGE_DELTA, IMAGE_ENCRYPTED, IMAGE_FOREIGN } from '../elf/schema.js';
+import { resolveImage } from '../elf/source.js';
+import { trainingRun, type RunEnd } from '../engine/training.js';
+import { Failure } from '../failure.js';
+import { interruptible } from '../interruption.js';
+import { optimize } from '../schemas/index.js';
+import { type Static } from '../schemas/builder.js';
+import { count, printable } from '../terminal/format.js';
+import { Progress } from '../terminal/progress.js';
+import { DocumentCommand, imageArgument } from './base.js';
+import { refuseUrl } from './engine-flags.js';
+import { optimisationJson, optimisationText } from './optimisation.js';
+
+type Document = Static<typeof optimize>;
+
+export default class Optimize extends DocumentCommand {
+  static override summary = 'Put first in a compressed image what its program needs first.';
+  static override description = [
+    'Restores the program as often as --runs says, one after the other, with nothing in memory but what it asks for, and kills it when --until succeeds, when',
+    'it ends or when the time is over. What most runs asked for, and of that what they asked for earliest, then stands first in the image: a restore loads it',
+    'first. The timeline is kept in the image; `show` and `report` tell it. Each run is a real one: the program does what it would do after any restore.',
+  ].join(' ');
+  static override examples = [
+    "<%= config.bin %> optimize /tmp/image --runs 3 --until 'curl -sf http://localhost:8080/'",
+    '<%= config.bin %> optimize /tmp/image --runs 1 --timeout 10 -o /tmp/optimised',
+  ];
+  static override args = { image: imageArgument };
+  static override flags = {
+    runs: Flags.integer({ description: 'Training restores.', required: true, min: 1, max: 1000, helpValue: 'N' }),
+    until: Flags.string({ description: 'A command for sh; a run is over when it ends with 0.', helpValue: 'CMD' }),
+    timeout: Flags.integer({
+      description: 'Seconds that a run takes at most; with --until more is an error.',
+      default: 30,
+      min: 1,
+      max: 86_400,
+      helpValue: 'SECONDS',
+    }),
+    output: Flags.string({
+      char: 'o',
+      description: 'Directory for core.img, or a file (*.img), instead of the image itself.',
+      helpValue: 'OUT',
+    }),
+    'load-faults': Flags.string({
+      description: 'How memory that is not loaded yet is noticed; auto takes the first that this host allows.',
+      options: ['auto', 'userfaultfd', 'userfaultfd-user', 'signals'],
+    }),
+    verbose: Flags.boolean({ description: "Show the program's output on stderr." }),
+  };
+
+  async run(): Promise<Document> {
+    const { args, flags } = await this.parse(Optimize);
+    refuseUrl(args.image, 'get the image with `warp-tool pull` first');
+    const source = await resolveImage(args.image);
+    const output = flags.output === undefined ? source : await outputPath(flags.output, true);
+    const bar = new Progress('writing');
+    const ends: RunEnd[] = [];
+    try {
+      await interruptible((signal) =>
+        withImage(source, async (image) => {
+          refuse(image);
+          const directory = await mkdtemp(join(tmpdir(), 'warp-tool-optimize-'));
+          try {
+            const runs: Map<bigint, bigint>[] = [];
+            for (let index = 0; index < flags.runs; index++) {
+              const { until, timeout, verbose, 'load-faults': loadFaults } = flags;
+              const training = { image: source, until, timeout, loadFaults, verbose, signal };
+              const { end, trace } = await trainingRun(training, join(directory, String(index))).catch((error: unknown) => {
+                if (error instanceof Failure && flags.runs > 1)
+                  throw new Failure(`training run ${index + 1} of ${flags.runs}: ${error.message}`, { cause: error });
+                throw error;
+              });
+              ends.push(end);
+              runs.push(askedTimes(trace));
+            }
+            const status = flags.output === undefined ? await stat(source) : null;
+            await ImageWriter.write(output, async (writer) => {
+              await writeRearranged(image, mergeRuns(image, runs), writer, (done, total) => {
+                signal.throwIfAborted();
+                bar.update(done, total);
+              });
+              if (!status) return;
+              // It takes the image's place: whoever could restore that can restore this.
+              if (status.uid !== process.geteuid!()) await chown(writer.path, status.uid, status.gid);
+              await chmod(writer.path, status.mode & 0o7777);
+            });
+          } finally {
+            await rm(directory, { recursive: true, force: true });
+          }
+        }),
+      );
+    } finally {
+      bar.end();
+    }
+    const document: Document = { image: output, ended_by: ends, ...(await withImage(output, optimisationJson))! };
+    this.present(document, flags.json ?? false, (result) => [
+      printable(result.image),
+      `  ${optimisationText(result)}`,
+      `  ${endsText(ends)}`,
+    ]);
+    return document;
+  }
+}
+
+function refuse(image: Image): void {
+  const { anchor, ours, source } = image;
+  const refusal = (problem: string, mend: string): never => {
+    throw new Failure(`${source.name}: ${problem}; ${mend}`);
+  };
+  if (!anchor || !ours)
+    return refusal('it is not an image of this version of warp-tool, so it cannot be restored', 'give an image of `warp-tool checkpoint`');
+  if ((anchor.flags & IMAGE_FOREIGN) !== 0)
+    refusal('it is a core file of another writer, which cannot be restored', 'give an image of `warp-tool checkpoint`');
+  if ((anchor.flags & IMAGE_ENCRYPTED) !== 0)
+    refusal('it is encrypted', 'decrypt it with `warp-tool decrypt`, optimise it, and encrypt it again');
+  if ((anchor.flags & IMAGE_DELTA) !== 0) refusal('it holds only what differs from its parent', 'take the image without --parent');
+  if ((anchor.flags & IMAGE_COMPRESSED) === 0)
+    refusal(
+      'it is not compressed, and plain images are mapped, not loaded: their order does not matter',
+      'compress it with `warp-tool compress` first',
+    );
+}
+
+function endsText(ends: readonly RunEnd[]): string {
+  const words: Record<RunEnd, string> = {
+    condition: 'until the condition held',
+    'program ended': 'until the program ended',
+    timeout: 'until the time was over',
+  };
+  const kinds = [...new Set(ends)];
+  return kinds.map((kind) => `${count(ends.filter((end) => end === kind).length, 'run')} ${words[kind]}`).join(', ');
+}

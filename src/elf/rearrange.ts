@@ -1,0 +1,150 @@
+import { ImageError } from '../failure.js';
+import type { Access } from './accesses.js';
+import type { Image } from './image.js';
+import type { ImageWriter } from './image-writer.js';
+import { metadataRecords, sealMetadata } from './metadata.js';
+import { encodeNote, notesOfSegment } from './notes.js';
+import {
+  ANCHOR_OFFSET,
+  anchorFields,
+  CHUNK_IN_PARENT,
+  layoutOf,
+  NOTE_OWNER,
+  projectNotes,
+  TABLE_HEADER_SIZE,
+  type Fields,
+} from './schema.js';
+import { encodeTable } from './table.js';
+
+/** A stretch of stored bytes and its place in the new file. */
+interface Move {
+  from: bigint;
+  to: bigint;
+  size: bigint;
+}
+
+/**
+ * Writes a compressed image with its stored bytes in another order, and the timeline that led to it: first the chunks of `accesses`, then the others by
+ * content offset, last what only `decompress` reads. Content space and all other notes stay as they are. `progress` is told bytes of stored content.
+ */
+export async function writeRearranged(
+  image: Image,
+  accesses: readonly Access[],
+  writer: ImageWriter,
+  progress: (done: number, total: number) => void,
+): Promise<void> {
+  const chunks = image.table('chunks');
+  const note = encodeTable(projectNotes.accesses.fields, accesses);
+  const notes = await projectNoteSegment(image);
+  const metadataSize = notes.sizeWith(note);
+  const places = new Map<bigint, bigint>();
+  const moves: Move[] = [];
+  let end = metadataSize;
+  for (const chunk of fileOrder(image, accesses)) {
+    const from = chunks.field(chunk, 'file_offset');
+    // Equal content is stored once, and needed when the first of its chunks is.
+    if (places.has(from)) continue;
+    const size = BigInt(chunks.field(chunk, 'stored_size'));
+    const last = moves.at(-1);
+    if (last && last.from + last.size === from) last.size += size;
+    else moves.push({ from, to: end, size });
+    places.set(from, end);
+    end += size;
+  }
+  const offsets: (bigint | null)[] = [];
+  for (let chunk = 0; chunk < chunks.length; chunk++) {
+    offsets.push(places.get(chunks.field(chunk, 'file_offset')) ?? null);
+  }
+  const metadata = await notes.metadataWith(note, offsets, metadataSize, end);
+  await writer.truncate(end);
+  const total = Number(end - metadataSize);
+  for (const { from, to, size } of moves) {
+    await writer.copy(image.source, from, from + size, to - from, (done) => progress(Number(to - metadataSize) + done, total));
+  }
+  await writer.write(0n, metadata);
+}
+
+/** All chunks that are stored in this file. */
+function fileOrder(image: Image, accesses: readonly Access[]): number[] {
+  const chunks = image.table('chunks');
+  const hot = accesses.map(({ chunk }) => chunk);
+  const listed = new Set(hot);
+  let contentStart = image.anchor!.content_size;
+  for (const { offset, memorySize } of image.memory.segments) if (memorySize > 0n && offset < contentStart) contentStart = offset;
+  for (const { content_offset: offset } of image.table('extents')) if (offset < contentStart) contentStart = offset;
+  const cold: number[] = [];
+  const metadataOfPlain: number[] = [];
+  for (let chunk = 0; chunk < chunks.length; chunk++) {
+    if (listed.has(chunk)) continue;
+    const chunkEnd = chunks.field(chunk, 'content_offset') + BigInt(chunks.field(chunk, 'content_size'));
+    (chunkEnd <= contentStart ? metadataOfPlain : cold).push(chunk);
+  }
+  return [...hot, ...cold, ...metadataOfPlain].filter((chunk) => (chunks.field(chunk, 'flags') & CHUNK_IN_PARENT) === 0);
+}
+
+/** The project's notes, which are the last of the metadata. */
+async function projectNoteSegment(image: Image) {
+  const { source, header } = image;
+  const anchor = image.anchor!;
+  const segment = image.segments.find(({ type, offset }) => type === 4 && offset === anchor.notes_offset);
+  const original = await source.read(0n, Number(anchor.metadata_size));
+  const start = Number(anchor.notes_offset);
+  const found = segment && (await notesOfSegment(source, segment));
+  if (!found || original.subarray(start + Number(anchor.notes_size)).some((byte) => byte !== 0)) {
+    throw new ImageError(
+      source.name,
+      anchor.notes_offset,
+      'the project’s notes are not the last of the metadata',
+      'see `warp-tool validate`',
+    );
+  }
+  const pageSize = BigInt(image.single('image')!.page_size);
+  const encode = (accesses: Buffer, offsets?: readonly (bigint | null)[]): Buffer => {
+    const parts = found.notes
+      .filter(({ owner, type }) => owner !== NOTE_OWNER || type !== projectNotes.accesses.type)
+      .map(({ owner, type, descriptor }) =>
+        encodeNote(
+          owner,
+          type,
+          offsets && owner === NOTE_OWNER && type === projectNotes.chunks.type ? moved(descriptor, offsets) : descriptor,
+          8,
+        ),
+      );
+    return Buffer.concat([...parts, encodeNote(NOTE_OWNER, projectNotes.accesses.type, accesses, 8)]);
+  };
+  return {
+    sizeWith(accesses: Buffer): bigint {
+      const end = anchor.notes_offset + BigInt(encode(accesses).length);
+      return end <= anchor.metadata_size ? anchor.metadata_size : ((end + pageSize - 1n) / pageSize) * pageSize;
+    },
+    async metadataWith(accesses: Buffer, offsets: readonly (bigint | null)[], metadataSize: bigint, fileSize: bigint): Promise<Buffer> {
+      const notes = encode(accesses, offsets);
+      const metadata = Buffer.alloc(Number(metadataSize));
+      original.copy(metadata, 0, 0, start);
+      notes.copy(metadata, start);
+      const size = BigInt(notes.length);
+      const anchorValue = (name: keyof typeof anchorFields, value: bigint): void =>
+        void metadata.writeBigUInt64LE(value, ANCHOR_OFFSET + offsetIn(anchorFields, name));
+      anchorValue('metadata_size', metadataSize);
+      anchorValue('file_size', fileSize);
+      anchorValue('notes_size', size);
+      const { segment: fields } = metadataRecords;
+      metadata.writeBigUInt64LE(size, Number(header.phoff) + segment!.index * layoutOf(fields).size + offsetIn(fields, 'file_size'));
+      await sealMetadata(metadata);
+      return metadata;
+    },
+  };
+}
+
+/** The note `chunks` with other file offsets; null leaves one as it is. */
+function moved(descriptor: Buffer, offsets: readonly (bigint | null)[]): Buffer {
+  const copy = Buffer.from(descriptor);
+  const recordSize = copy.readUInt32LE(0);
+  const at = TABLE_HEADER_SIZE + offsetIn(projectNotes.chunks.fields, 'file_offset');
+  for (const [index, offset] of offsets.entries()) if (offset !== null) copy.writeBigUInt64LE(offset, at + index * recordSize);
+  return copy;
+}
+
+function offsetIn(fields: Fields, name: string): number {
+  return layoutOf(fields).places.find((place) => place.name === name)!.offset;
+}

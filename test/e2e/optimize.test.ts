@@ -1,0 +1,234 @@
+/** `optimize`: images in the order in which their programs need them. */
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { optimisationOf } from '../../src/elf/accesses.js';
+import { type Image, withImage } from '../../src/elf/image.js';
+import { schemas } from '../../src/schemas/index.js';
+import { firstVariant, restoreProgram, startProgram } from './support/c-programs.js';
+import { makeDirectory, node, projectFile } from './support/host.js';
+import { checkpointAndEnd, killAll, type Program, restore, run, start, warpTool } from './support/program.js';
+
+afterEach(killAll);
+
+const compressed = ['--compression', 'lz4', '--chunk-size', '64'];
+
+interface Ran {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+async function finished(program: Program): Promise<Ran> {
+  const { code } = await program.ended;
+  return { code, stdout: program.stdout, stderr: program.stderr };
+}
+
+const optimize = (...args: string[]): Promise<Ran> => finished(warpTool(['optimize', ...args]));
+
+/** A copy of an image that a test may change. */
+async function copyOf(image: string): Promise<string> {
+  const directory = makeDirectory();
+  expect(await run('/bin/cp', ['-r', image, directory]).ended).toMatchObject({ code: 0 });
+  return join(directory, 'image');
+}
+
+/** The content offset of an address. */
+function contentOffset(image: Image, address: bigint): bigint {
+  const segment = image.memory.segments.find((one) => one.address <= address && address < one.address + one.memorySize)!;
+  return segment.offset + (address - segment.address);
+}
+
+/** What of an image must stay: everything but where chunks stand. */
+const contentOf = (path: string): Promise<unknown[]> =>
+  withImage(path, (image) => [...image.table('chunks')].map(({ file_offset: place, ...rest }) => ({ ...rest, placed: place !== 0n })));
+
+describe('a program that needs eight blocks of 256', () => {
+  let image: string;
+  let needed: bigint[];
+  let scratch: string;
+  let until: string[];
+
+  beforeAll(async () => {
+    const started = await startProgram('memory_accesses', firstVariant());
+    ({ scratch } = started);
+    image = await checkpointAndEnd(started.target, compressed);
+    needed = [...started.target.stdout.matchAll(/^needs (0x[0-9a-f]+)$/gm)].map(([, address]) => BigInt(address!));
+    expect(needed).toHaveLength(8);
+    // Succeeds once for each time that the program has come so far.
+    until = ['--until', `rm ${join(scratch, 'done')} 2>/dev/null`];
+  });
+
+  it('has them first in the file, in that order; all else is as it was', async () => {
+    const optimised = join(makeDirectory(), 'optimised');
+    const before = readFileSync(join(image, 'core.img'));
+    const { code, stdout, stderr } = await optimize(image, '--runs', '2', ...until, '-o', optimised, '--json');
+    expect([code, stderr]).toEqual([0, '']);
+    const document = JSON.parse(stdout) as { hot_chunks: number; ended_by: string[] };
+    const check = new Ajv2020({ strict: false }).compile(schemas['optimize']!.json);
+    expect(check(document), JSON.stringify(check.errors)).toBe(true);
+    expect(document).toMatchObject({ image: join(optimised, 'core.img'), runs: 2, ended_by: ['condition', 'condition'] });
+    expect(readFileSync(join(image, 'core.img')).equals(before)).toBe(true);
+    expect(await contentOf(optimised)).toEqual(await contentOf(image));
+
+    await withImage(optimised, (opened) => {
+      const chunks = [...opened.table('chunks')];
+      const offsets = needed.map((address) => contentOffset(opened, address));
+      const places = offsets.map((offset) =>
+        chunks.find((one) => one.content_offset <= offset && offset < one.content_offset + BigInt(one.content_size))!,
+      );
+      expect(places.map((one) => one.file_offset)).toEqual(places.map((one) => one.file_offset).toSorted((a, b) => Number(a - b)));
+      const accesses = [...opened.table('accesses')];
+      expect(accesses.length).toBe(document.hot_chunks);
+      expect(accesses.length).toBeLessThan(chunks.length / 2);
+      // The hot ones are in front of all others.
+      const hot = new Set(accesses.map(({ chunk }) => chunk));
+      const hotPlaces = new Set(accesses.map(({ chunk }) => chunks[chunk]!.file_offset));
+      const lastHot = [...hotPlaces].reduce((a, b) => (a > b ? a : b));
+      for (const [index, chunk] of chunks.entries())
+        if (!hot.has(index) && !hotPlaces.has(chunk.file_offset)) expect(chunk.file_offset).toBeGreaterThan(lastHot);
+      expect([...hotPlaces]).toEqual([...hotPlaces].toSorted((a, b) => Number(a - b)));
+      for (const place of places) expect(accesses.find(({ chunk }) => chunks[chunk] === place)?.runs).toBe(2);
+      const first = [...hotPlaces][0]!;
+      expect(first).toBe(opened.anchor!.metadata_size);
+      const times = accesses.filter(({ runs }) => runs === 2).map(({ median_ns: time }) => time);
+      expect(times).toEqual(times.toSorted((a, b) => Number(a - b)));
+      expect(optimisationOf(opened)).toMatchObject({ runs: 2, chunks: accesses.length });
+    });
+    const show = await finished(warpTool(['show', optimised]));
+    expect(show.stdout).toMatch(/^optimised +2 runs needed \d+ chunks, /m);
+    expect(JSON.parse((await finished(warpTool(['show', optimised, '--json']))).stdout)).toMatchObject({
+      content: { optimisation: { runs: 2 } },
+    });
+    expect(JSON.parse((await finished(warpTool(['show', image, '--json']))).stdout)).toMatchObject({ content: { optimisation: null } });
+  });
+
+  it('comes back in every way of restoring, and is optimised again in place', async () => {
+    const copy = await copyOf(image);
+    const { mode, uid } = statSync(join(copy, 'core.img'));
+    for (let round = 0; round < 2; round++) {
+      const { code, stderr } = await optimize(copy, '--runs', '1', ...until);
+      expect([code, stderr]).toEqual([0, '']);
+      expect(readdirSync(copy)).toEqual(['core.img']);
+      expect(statSync(join(copy, 'core.img'))).toMatchObject({ mode, uid });
+      expect(await contentOf(copy)).toEqual(await contentOf(image));
+      expect(await withImage(copy, (opened) => optimisationOf(opened)?.runs)).toBe(1);
+    }
+    for (const args of [
+      ['--no-concurrent', '--verify'],
+      ['--concurrent', '--load-faults', 'signals'],
+      ['--concurrent', '--load-faults', 'userfaultfd-user'],
+      ['--concurrent', '--load-faults', 'auto', '--load-concurrency', '0'],
+    ])
+      await (await restoreProgram(copy, undefined, args)).kill();
+  });
+
+  it('asks for its memory in about the order of the file then', async () => {
+    const copy = await copyOf(image);
+    expect(await optimize(copy, '--runs', '1', ...until, '--load-faults', 'signals')).toMatchObject({ code: 0, stderr: '' });
+    const trace = join(makeDirectory(), 'trace');
+    const restored = await restoreProgram(copy, undefined, [
+      '--concurrent',
+      '--load-faults',
+      'signals',
+      '--load-concurrency',
+      '0',
+      '--load-trace',
+      trace,
+    ]);
+    await restored.kill();
+    const events = readFileSync(trace);
+    const asked: [bigint, bigint][] = [];
+    for (let at = 0; at + 24 <= events.length; at += 24) asked.push([events.readBigUInt64LE(at), events.readBigUInt64LE(at + 8)]);
+    await withImage(copy, (opened) => {
+      const places = new Map([...opened.table('chunks')].map((chunk) => [chunk.content_offset, chunk.file_offset]));
+      const inOrder = asked
+        .filter(([, time]) => time !== 0n)
+        .toSorted((a, b) => Number(a[1] - b[1]))
+        .map(([offset]) => places.get(offset)!);
+      // Equal times and threads leave some freedom: nine of ten neighbours stand in the order in which they are asked for.
+      let ascending = 0;
+      for (let index = 1; index < inOrder.length; index++) if (inOrder[index]! >= inOrder[index - 1]!) ascending++;
+      expect(ascending / (inOrder.length - 1)).toBeGreaterThan(0.9);
+    });
+  });
+
+  it('is left alone, with nothing beside it, when the time is over, the program cannot be restored or somebody interrupts', async () => {
+    const copy = await copyOf(image);
+    const path = join(copy, 'core.img');
+    const before = readFileSync(path);
+    const unharmed = (): void => {
+      expect(readFileSync(path).equals(before)).toBe(true);
+      expect(readdirSync(copy)).toEqual(['core.img']);
+    };
+    expect(await optimize(copy, '--runs', '2', '--until', 'false', '--timeout', '1')).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^warp-tool: training run 1 of 2: --until false did not hold within 1 seconds; [^\n]+\n$/),
+    });
+    unharmed();
+
+    const stuck = join(makeDirectory(), 'pid');
+    const tool = warpTool(['optimize', copy, '--runs', '1', '--timeout', '600', '--until', `echo $PPID $$ >${stuck}; sleep 1000`]);
+    while (!existsSync(stuck) || readFileSync(stuck, 'utf8') === '') await new Promise((resolve) => setTimeout(resolve, 10));
+    const left = processesOf(tool.pid);
+    expect(left.length).toBeGreaterThanOrEqual(2);
+    tool.child.kill('SIGTERM');
+    expect(await tool.ended).toMatchObject({ signal: 'SIGTERM' });
+    expect(tool.stderr).toBe('warp-tool: interrupted; nothing was left behind\n');
+    expect(left.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]);
+    unharmed();
+  });
+});
+
+/** Children of a process, and theirs. */
+function processesOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+  return children.flatMap((child) => [child, ...processesOf(child)]);
+}
+
+describe('what cannot be optimised', () => {
+  it('is a plain image: the message names the command that compresses', async () => {
+    const { target } = await startProgram('memory_private', firstVariant());
+    const image = await checkpointAndEnd(target);
+    expect(await optimize(image, '--runs', '1')).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^warp-tool: [^\n]*it is not compressed[^\n]*warp-tool compress[^\n]*\n$/),
+    });
+  });
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+it('a Node.js server, until it answers', async () => {
+  const port = await freePort();
+  const server = start(node(), [
+    '-e',
+    `require('http').createServer((_, response) => response.end('here')).listen(${port}, '127.0.0.1', () => console.log('listening'))`,
+  ]);
+  await server.output(/^listening$/m);
+  const image = await checkpointAndEnd(server, ['--compression', 'lz4']);
+  const get = `fetch('http://127.0.0.1:${port}').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))`;
+  const { code, stdout, stderr } = await optimize(image, '--runs', '2', '--timeout', '300', '--until', `${node()} -e "${get}"`, '--json');
+  expect([code, stderr]).toEqual([0, '']);
+  expect(JSON.parse(stdout)).toMatchObject({ runs: 2, ended_by: ['condition', 'condition'] });
+  await withImage(image, (opened) => {
+    const { stored } = optimisationOf(opened)!;
+    expect(stored).toBeLessThan(opened.source.size - opened.anchor!.metadata_size);
+  });
+  restore(image);
+  for (;;) {
+    const answer = await fetch(`http://127.0.0.1:${port}`).catch(() => null);
+    if (answer?.ok) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  expect(projectFile('native/build/warp-restore')).toMatch(/warp-restore$/);
+});
