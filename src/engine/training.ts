@@ -35,18 +35,18 @@ export async function trainingRun(training: Training, trace: string): Promise<{ 
   const argv = [image, '--concurrent', '--load-concurrency', '0', '--load-trace', trace];
   if (loadFaults !== undefined) argv.push('--load-faults', loadFaults);
   signal.throwIfAborted();
-  const deadline = performance.now() + timeout * 1000;
   const program = new Group(nativeFile('warp-restore'), argv, verbose);
+  const over = new AbortController();
+  const stop = AbortSignal.any([signal, over.signal]);
+  const outcomes: Promise<RunEnd>[] = [program.end.then(() => 'program ended'), pause(timeout * 1000, 'timeout', { signal: stop })];
+  const attempts = until === undefined ? undefined : retried(until, stop);
+  if (attempts) outcomes.push(attempts.then(() => 'condition'));
   let end: RunEnd;
   try {
-    const conditionHolds = until === undefined ? never() : retried(until, () => program.ended || performance.now() >= deadline, signal);
-    end = await Promise.race([
-      conditionHolds.then((holds): RunEnd | Promise<never> => (holds ? 'condition' : new Promise(() => {}))),
-      program.end.then((): RunEnd => 'program ended'),
-      pause(timeout * 1000, 'timeout' as const, { signal }),
-    ]);
+    end = await Promise.race(outcomes);
   } finally {
-    await program.kill();
+    over.abort();
+    await Promise.allSettled([program.kill(), attempts]);
   }
   const events = await readFile(trace).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return Buffer.alloc(0);
@@ -68,19 +68,18 @@ export async function trainingRun(training: Training, trace: string): Promise<{ 
   return { end, trace: events };
 }
 
-const never = (): Promise<never> => new Promise(() => {});
-
-/** Runs a command until it ends with 0; false when `over` comes first. */
-async function retried(command: string, over: () => boolean, signal: AbortSignal): Promise<boolean> {
-  while (!over() && !signal.aborted) {
+/** Runs a command until it ends with 0; rejects when the signal aborts. */
+async function retried(command: string, signal: AbortSignal): Promise<void> {
+  for (;;) {
     const attempt = new Group('/bin/sh', ['-c', command], false);
-    while (!attempt.ended && !over() && !signal.aborted) await Promise.race([attempt.end, pause(RETRY_MS)]);
-    const holds = attempt.status === 0;
-    await attempt.kill();
-    if (holds) return true;
-    await pause(RETRY_MS);
+    try {
+      while (!attempt.ended) await Promise.race([attempt.end, pause(RETRY_MS, undefined, { signal })]);
+    } finally {
+      await attempt.kill();
+    }
+    if (attempt.status === 0) return;
+    await pause(RETRY_MS, undefined, { signal });
   }
-  return false;
 }
 
 /** A program in a process group of its own, so that what it starts can be ended with it. */

@@ -8,7 +8,7 @@ import { optimisationOf } from '../../src/elf/accesses.js';
 import { type Image, withImage } from '../../src/elf/image.js';
 import { schemas } from '../../src/schemas/index.js';
 import { firstVariant, restoreProgram, startProgram } from './support/c-programs.js';
-import { makeDirectory, node, projectFile } from './support/host.js';
+import { makeDirectory, node } from './support/host.js';
 import { checkpointAndEnd, killAll, type Program, restore, run, start, warpTool } from './support/program.js';
 
 afterEach(killAll);
@@ -178,10 +178,20 @@ describe('a program that needs eight blocks of 256', () => {
     tool.child.kill('SIGTERM');
     expect(await tool.ended).toMatchObject({ signal: 'SIGTERM' });
     expect(tool.stderr).toBe('warp-tool: interrupted; nothing was left behind\n');
-    expect(left.filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]);
+    // All have been killed; the last of them go when the kernel gets to it.
+    while (left.some(isAlive)) await new Promise((resolve) => setTimeout(resolve, 10));
     unharmed();
   });
 });
+
+/** Whether a process is more than an entry that nobody has fetched yet. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
 
 /** Children of a process, and theirs. */
 function processesOf(pid: number): number[] {
@@ -215,7 +225,7 @@ it('a Node.js server, until it answers', async () => {
     `require('http').createServer((_, response) => response.end('here')).listen(${port}, '127.0.0.1', () => console.log('listening'))`,
   ]);
   await server.output(/^listening$/m);
-  const image = await checkpointAndEnd(server, ['--compression', 'lz4']);
+  const image = await checkpointAndEnd(server, ['--compression', 'lz4', '--chunk-size', '16']);
   const get = `fetch('http://127.0.0.1:${port}').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))`;
   const { code, stdout, stderr } = await optimize(image, '--runs', '2', '--timeout', '300', '--until', `${node()} -e "${get}"`, '--json');
   expect([code, stderr]).toEqual([0, '']);
@@ -230,5 +240,4 @@ it('a Node.js server, until it answers', async () => {
     if (answer?.ok) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  expect(projectFile('native/build/warp-restore')).toMatch(/warp-restore$/);
 });
