@@ -312,6 +312,31 @@ describe('versions', () => {
     expect(image.vmas().map((vma) => vma.start)).toEqual([0x10000n, 0x20000n, 0x7fff_0000_0000n]);
   });
 
+  it('of a later minor number: memory of a kind that is not known is absent where it is not stored, never zeros', async () => {
+    const area = { protection: 3, file: 0xffffffff, object: 0xffffffff };
+    const vmas = [
+      { ...area, start: 0x10000n, end: 0x12000n, kind: 1, stored: 8192n },
+      { ...area, start: 0x20000n, end: 0x21000n, kind: 99 },
+      { ...area, start: 0x7fff_0000_0000n, end: 0x7fff_0000_1000n, kind: 1, protection: 1, stored: 4096n },
+    ];
+    const image = await open(await warpImage({ segments, tables: { vmas }, anchor: { format_minor: 7 } }));
+    expect(image.vmaAt(0x20000n)).toMatchObject({ kind: 'unknown-99', zero: 0n, absent: 4096n });
+    await expect(image.memory.read(0x20000n, 16)).rejects.toThrow(/not stored in this image/);
+  });
+
+  it('of a later minor number: fields behind those that are known are passed over', () => {
+    const { fields } = projectNotes.threads;
+    const known = table('threads', [{ tid: 7, name: Buffer.from('seven') }]);
+    const size = known.readUInt32LE(0);
+    const longer = Buffer.concat([
+      known.subarray(0, TABLE_HEADER_SIZE + size),
+      Buffer.alloc(24, 0xee),
+      known.subarray(TABLE_HEADER_SIZE + size),
+    ]);
+    longer.writeUInt32LE(size + 24, 0);
+    expect(new Table('threads', fields, longer, 'f', 0n).get(0)).toMatchObject({ tid: 7, name: Buffer.from('seven') });
+  });
+
   it('ignores notes that it does not know', async () => {
     const image = await warpImage({ segments, extraNotes: [encodeNote(NOTE_OWNER, 0x574152ff, Buffer.from('later'), 8)] });
     expect(await findings(image)).toEqual([]);

@@ -150,7 +150,8 @@ function ourAreas(image: Image): Areas {
         file: record.file === NONE ? null : record.file,
         object: record.object === NONE ? null : record.object,
         resident: record.resident,
-        absence: kind === 'file' ? 'file' : kind === 'vvar' ? 'unknown' : 'zero',
+        // What a kind that a later format brought has where nothing is stored is not known to be zeros.
+        absence: kind === 'file' ? 'file' : kind === 'vvar' || !(record.kind in names.vmaKind) ? 'unknown' : 'zero',
       }),
     );
   }
