@@ -201,7 +201,7 @@ function javaRow({ name, id, daemon, priority, state, vmState, virtual, blocker 
     state,
     vm_state: vmState,
     virtual_thread: virtual,
-    waits_for: blocker && { how: blocker.how, address: hex(blocker.address), class: blocker.className },
+    waits_for: blocker && { how: blocker.how, address: hex(blocker.address), class: blocker.className, held_by: blocker.heldBy },
     frames_end: null,
   };
 }
@@ -241,7 +241,8 @@ export function threadDetails(row: Row): string {
   const parts: string[] = [];
   if (row.java) {
     const { state, waits_for: object, virtual_thread: virtual } = row.java;
-    const blocker = object === null ? '' : ` for ${object.class} ${object.address}`;
+    const holder = object?.held_by ? ` held by ${object.held_by}` : '';
+    const blocker = object === null ? '' : ` for ${object.class} ${object.address}${holder}`;
     if (state !== null && state !== 'RUNNABLE') parts.push(printable(`${state}${blocker}`));
     if (virtual !== null) parts.push(printable(`carries virtual thread ${virtual}`));
   }

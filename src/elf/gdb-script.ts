@@ -88,8 +88,9 @@ export async function gdbScript(image: Image): Promise<string> {
   }
   if ([...files.keys()].some((path) => basename(path) === 'libjvm.so')) {
     lines.push(
-      '# The Java virtual machine uses SIGSEGV for safepoints and null checks. Frames of interpreted and compiled Java methods have no symbols.',
-      'handle SIGSEGV nostop noprint pass',
+      '# The Java virtual machine uses these signals for safepoints, null checks and its own purposes. Frames of Java methods have no symbols',
+      '# for GDB; warp-tool threads --stack names them.',
+      'handle SIGSEGV SIGBUS SIGILL SIGFPE SIGUSR2 SIGQUIT nostop noprint pass',
     );
   }
   if (image.segments.some((segment) => segment.type === PT_WARP_CHUNKED)) {

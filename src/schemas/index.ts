@@ -250,7 +250,14 @@ const javaThread = object({
   state: nullable(string('as in a thread dump: RUNNABLE, WAITING (parking) …')),
   vm_state: string('in Java, in native, in VM, blocked …'),
   virtual_thread: nullable(string('that it carries')),
-  waits_for: nullable(object({ how: oneOf('parking', 'waiting', 'locking'), address: hexadecimal(), class: string() })),
+  waits_for: nullable(
+    object({
+      how: oneOf('parking', 'waiting', 'locking'),
+      address: hexadecimal(),
+      class: string(),
+      held_by: nullable(string('name of the Java thread that holds it')),
+    }),
+  ),
   frames_end: nullable(string('with --stack: where and why the Java frames end')),
 });
 

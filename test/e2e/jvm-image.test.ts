@@ -248,6 +248,16 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
       });
     });
 
+    it('knows what threads wait for, and who holds it', async () => {
+      await withJvm(captured.image, async (jvm) => {
+        const waits = (thread: string): unknown => threads.find(({ name }) => name === thread)!.blocker;
+        const threads = await jvm.threads();
+        expect(waits('blocked')).toMatchObject({ how: 'locking', className: 'java.lang.Object', heldBy: 'owner' });
+        expect(waits('locks')).toMatchObject({ how: 'parking', heldBy: 'main' });
+        expect(waits('local class')).toMatchObject({ how: 'parking', className: 'Inspected$Task$1Local', heldBy: null });
+      });
+    });
+
     it('knows compiled frames and what was compiled into them', async () => {
       await withJvm(captured.image, async (jvm, image) => {
         const thread = (await jvm.threads()).find(({ name }) => name === 'parks in compiled code')!;
@@ -495,14 +505,19 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
       const named = (name: string): NonNullable<(typeof threads)[number]['java']> =>
         threads.find((thread) => thread.java?.name === name)!.java!;
       const blocked = named('blocked').waits_for!;
-      expect(blocked).toMatchObject({ how: 'locking', class: 'java.lang.Object' });
-      expect(named('owner').waits_for).toEqual({ ...blocked, how: 'parking' });
+      expect(blocked).toMatchObject({ how: 'locking', class: 'java.lang.Object', held_by: 'owner' });
+      expect(named('owner').waits_for).toEqual({ ...blocked, how: 'parking', held_by: null });
+      expect(named('locks').waits_for).toMatchObject({
+        how: 'parking',
+        class: 'java.util.concurrent.locks.ReentrantLock$NonfairSync',
+        held_by: 'main',
+      });
       expect(named('local class').waits_for).toMatchObject({ how: 'parking', class: 'Inspected$Task$1Local' });
       expect(threads.filter((thread) => thread.java === null).map(({ name }) => name)).toContain('VM Thread');
 
       const shown = await text('threads', image);
       expect(shown).toMatch(/^ *\d+ {2}a-thread-with-a-name-far-longer-than-fifteen-characters {2}/m);
-      expect(shown).toContain(`[BLOCKED (on object monitor) for java.lang.Object ${blocked.address}`);
+      expect(shown).toContain(`[BLOCKED (on object monitor) for java.lang.Object ${blocked.address} held by owner`);
     });
 
     it('threads --stack puts Java frames below the native ones', async () => {

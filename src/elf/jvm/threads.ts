@@ -1,3 +1,4 @@
+import { nameHolders } from './lock-holders.js';
 import { reasonOf, Unreadable } from './memory.js';
 import type { Vm } from './vm.js';
 
@@ -24,11 +25,17 @@ export interface Blocker {
   how: 'parking' | 'waiting' | 'locking';
   address: bigint;
   className: string;
+  /** ObjectMonitor* of the object; null for what a thread is parked for. */
+  monitor: bigint | null;
+  /** Name of the Java thread that holds it; null where none does, or where that is not known. */
+  heldBy: string | null;
 }
 
 export interface JavaThread {
   /** Of HotSpot's JavaThread: the `tid` of a thread dump. */
   address: bigint;
+  /** Of its java.lang.Thread; 0 where it could not be read. */
+  object: bigint;
   /** Id of the kernel's thread: the `nid` of a thread dump. As the process knew it: after a restore the kernel's may be another. */
   tid: number;
   /** Of the pthread: FS base of the kernel's thread. */
@@ -62,12 +69,14 @@ export async function javaThreads(vm: Vm, problem: (text: string) => void): Prom
   let unreadable = 0;
   for (let index = 0; index < length; index++) {
     try {
-      threads.push(await readThread(vm, entries.readBigUInt64LE(index * 8)));
+      const thread = await readThread(vm, entries.readBigUInt64LE(index * 8));
+      threads.push(thread);
     } catch (error) {
       if (unreadable++ > MOST_UNREADABLE) throw error;
       problem(`a Java thread could not be read: ${reasonOf(error)}`);
     }
   }
+  await nameHolders(vm, threads);
   return threads;
 }
 
@@ -77,6 +86,7 @@ async function readThread(vm: Vm, address: bigint): Promise<JavaThread> {
   const stackEnd = await structs.pointer('JavaThread', address, '_stack_base');
   const thread: JavaThread = {
     address,
+    object: 0n,
     tid: osThread === 0n ? 0 : await structs.int('OSThread', osThread, '_thread_id'),
     pthread: osThread === 0n ? 0n : await structs.pointer('OSThread', osThread, '_pthread_id'),
     name: null,
@@ -120,6 +130,7 @@ async function describe(vm: Vm, thread: JavaThread): Promise<void> {
   if (object === 0n) throw new Unreadable('it has no java.lang.Thread yet');
   // The object knows its JavaThread: whatever else stands at a stale reference does not.
   if ((await objects.number(object, 'eetop')) !== thread.address) throw new Unreadable('its java.lang.Thread has moved');
+  thread.object = object;
   thread.name = await objects.string(await objects.object(object, 'name'));
   thread.id = await objects.number(object, 'tid');
   // Since JDK 19 these are in an object of their own, which virtual threads do without.
@@ -129,7 +140,7 @@ async function describe(vm: Vm, thread: JavaThread): Promise<void> {
   thread.priority = Number((await objects.number(holder, 'priority')) ?? 0n) || null;
   const state = await objects.number(holder, 'threadStatus');
   thread.state = state === null ? null : (STATES[Number(state)] ?? `state ${state}`);
-  thread.blocker = await blockerOf(vm, thread.address, object);
+  thread.blocker = await blockerOf(vm, thread);
   if (structs.has('JavaThread', '_vthread')) {
     const virtual = await objects.resolve(await structs.pointer('JavaThread', thread.address, '_vthread'));
     if (virtual !== 0n && virtual !== object) {
@@ -139,7 +150,7 @@ async function describe(vm: Vm, thread: JavaThread): Promise<void> {
   }
 }
 
-async function blockerOf(vm: Vm, thread: bigint, object: bigint): Promise<Blocker | null> {
+async function blockerOf(vm: Vm, { address: thread, object }: JavaThread): Promise<Blocker | null> {
   const { structs, objects } = vm;
   const monitors = [
     ['_current_pending_monitor', 'locking'],
@@ -151,8 +162,10 @@ async function blockerOf(vm: Vm, thread: bigint, object: bigint): Promise<Blocke
     const place = monitor + BigInt(structs.offset('ObjectMonitor', '_object'));
     // Since JDK 16 a weak handle, before that the reference itself.
     const address = await objects.resolve(vm.version >= 16 ? await structs.memory.u64(place) : place);
-    return address === 0n ? null : { how, address, className: await objects.className(address) };
+    return address === 0n ? null : { how, address, monitor, className: await objects.className(address), heldBy: null };
   }
   const parked = await objects.object(object, 'parkBlocker');
-  return parked === 0n ? null : { how: 'parking', address: parked, className: await objects.className(parked) };
+  return parked === 0n
+    ? null
+    : { how: 'parking', address: parked, monitor: null, className: await objects.className(parked), heldBy: null };
 }
