@@ -18,6 +18,9 @@ import { displayWidth } from '../src/terminal/width.js';
 import { imageDirectory, removeDirectory, scratchDirectory } from './support/cores.js';
 import { foreignCore, PAGE, prstatusNote, warpImage } from './support/synthesise.js';
 
+// A busy machine may take its time; only a fault takes that long.
+vi.setConfig({ testTimeout: 240_000 });
+
 const directory = scratchDirectory();
 const open: Explorer[] = [];
 const painter = painterFor(new Chalk({ level: 0 }));
@@ -302,10 +305,12 @@ it('shows damaged images as far as they go, and never breaks', async () => {
 
 describe('a million rows', () => {
   const million = 1_000_000;
-  const vmas = Array.from({ length: million }, (_, index): Vma => {
+  const nothing = { shared: false, name: '', stackOf: null, zero: 0n, fromFile: 0n, absent: 0n, flags: [] };
+  const vmas = Array.from({ length: million }, (_, index) => {
     const start = BigInt(index) * 0x2000n;
-    return { start, end: start + 0x1000n, kind: 'anonymous', protection: 3, shared: false, name: '', stackOf: null, stored: BigInt(index % 7), zero: 0n, fromFile: 0n, absent: 0n, packed: BigInt(index % 7), resident: BigInt(index), flags: [] } as unknown as Vma;
-  }); // prettier-ignore
+    const [stored, resident] = [BigInt(index % 7), BigInt(index)];
+    return { ...nothing, start, end: start + 0x1000n, kind: 'anonymous', protection: 3, stored, packed: stored, resident };
+  }) as unknown as Vma[];
 
   it.each(['address', 'resident', 'stored'] as const)('makes only the rows that are on the screen (by %s)', (sort) => {
     const rows = new MapOrders(vmas, ({ kind }) => kind).rows(sort);

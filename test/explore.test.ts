@@ -2,10 +2,13 @@
 import { constants } from 'node:os';
 import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { compile, removeDirectory, root, scratchDirectory, warpTool } from './support/cores.js';
 import { Conversation } from './support/engine.js';
 import { Screen } from './support/screen.js';
+
+// A busy machine may take its time; only a fault takes that long.
+vi.setConfig({ testTimeout: 240_000 });
 
 const directory = scratchDirectory();
 const screens: Screen[] = [];

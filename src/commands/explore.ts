@@ -8,8 +8,8 @@ export default class Explore extends WarpCommand {
   static override needsEverything = true;
   static override summary = 'Look around in an image, or two, on the whole terminal.';
   static override description = [
-    'Overview, threads with registers and stacks, memory map, descriptors, environment, signals, memory with search and pointers to follow, and what',
-    'differs from a second image. The last line names the keys of each view; ? explains all.',
+    'Overview, threads with registers and stacks, memory map, descriptors, environment, signals, memory with search and pointers to',
+    'follow, and what differs from a second image. The last line names the keys of each view; ? explains all.',
   ].join(' ');
   static override examples = [
     '<%= config.bin %> explore /tmp/image',

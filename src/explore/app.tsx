@@ -91,12 +91,13 @@ function messageLine({ prompt, task, notice }: State, width: number): Line | nul
   if (!task) return null;
   if (task.total === 0) return [[task.label, { bold: true }]];
   const share = Math.min(1, task.done / task.total);
+  const amount = task.unit === 'rows' ? `${task.done} of ${task.total} rows` : `${bytes(task.done)} of ${bytes(task.total)}`;
   const full = Math.round(share * 20);
   return [
     [`${task.label}  `, { bold: true }],
     ['█'.repeat(full), { colour: 'green' }],
     ['·'.repeat(20 - full), { dim: true }],
-    ` ${Math.floor(share * 100)}%  ${task.unit === 'rows' ? `${task.done} of ${task.total} rows` : `${bytes(task.done)} of ${bytes(task.total)}`}`,
+    ` ${Math.floor(share * 100)}%  ${amount}`,
     ['  esc stops', { dim: true }],
   ];
 }

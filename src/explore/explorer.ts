@@ -1,17 +1,15 @@
-import { compareMetadata } from '../commands/diff.js';
 import type { X86Register } from '../elf/kernel-notes/prstatus.js';
-import { diffMemory, type MemoryDifference } from '../elf/memory-diff.js';
 import { parseAddress } from '../elf/selection.js';
 import { findVma, vmaIndex } from '../elf/vmas.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { bytes, count, printable } from '../terminal/format.js';
 import { HELP_TITLE, helpText, perform } from './bindings.js';
+import { Comparison } from './comparison.js';
 import { ROW_BYTES, WORD, wordAt } from './layout.js';
-import { Lazy } from './lazy.js';
+import type { Lazy } from './lazy.js';
 import { lineText } from './line.js';
-import { byteOf, PAGE, readPage, wordOf } from './pages.js';
-import { Patience, PatientSpace, Stopped } from './patience.js';
+import { wordOf } from './pages.js';
 import { TextRows, wrapLine, type Rows } from './rows.js';
 import { Matches, scannerFor, search } from './search.js';
 import { Side } from './side.js';
@@ -29,20 +27,15 @@ import {
   type SideName,
   type Sort,
   type State,
-  type Task,
   type Tab,
 } from './state.js';
-import { DiffRows } from './views/diff.js';
 import { matchRows } from './views/matches.js';
 import { MemoryRows } from './views/memory.js';
 import { threadPane, threadTitle } from './views/threads.js';
+import { LongWork, type Work } from './work.js';
 
 /** Columns that the overview with its bars needs. */
 const WIDE = 105;
-/** Progress is shown at most this often, in milliseconds. */
-const PROGRESS_STEP = 100;
-
-type Work = (patience: Patience, progress: (done: number, total: number) => void) => Promise<void>;
 
 const LOADING = new TextRows('', [['loading …']]);
 
@@ -52,8 +45,6 @@ export interface ExplorerOptions {
   rows: number;
 }
 
-type Document = Awaited<ReturnType<typeof compareMetadata>>;
-
 /** What stands between the keys, the images and the screen: keys become actions on the state and work on the images. */
 export class Explorer {
   state: State;
@@ -61,12 +52,10 @@ export class Explorer {
   readonly ended: Promise<void>;
   private a!: Side;
   private b: Side | null = null;
-  private differences: Lazy<Document> | null = null;
-  private memoryDifference: MemoryDifference | null = null;
-  private diffRows: { parts: readonly unknown[]; rows: DiffRows } | null = null;
+  private comparison: Comparison | null = null;
   private found: { side: Side; matches: Matches } | null = null;
   private foundText = '';
-  private work: { controller: AbortController; done: Promise<void> } | null = null;
+  private readonly work = new LongWork(this);
   private readonly listeners = new Set<() => void>();
   private end!: { resolve: () => void; reject: (error: unknown) => void };
   private isEnded = false;
@@ -104,8 +93,7 @@ export class Explorer {
 
   async close(): Promise<void> {
     this.isEnded = true;
-    this.work?.controller.abort();
-    await this.work?.done;
+    await this.work.close();
     await Promise.all([this.a.close(), this.b?.close()]);
   }
 
@@ -132,11 +120,6 @@ export class Explorer {
   /** The matches of the last search in the image that is shown. */
   get matches(): Matches | null {
     return this.found?.side === this.side ? this.found.matches : null;
-  }
-
-  /** Whether pages have been compared. */
-  get memoryCompared(): boolean {
-    return this.memoryDifference !== null;
   }
 
   /** The lines of the current view: the same until the state changes. */
@@ -220,14 +203,9 @@ export class Explorer {
   }
 
   private differenceRows(): Rows {
-    if (!this.differences) return new TextRows('diff', [['O opens another image to compare this one with']]);
-    return this.loaded(this.differences, (document) => {
-      const parts = [document, this.memoryDifference, this.state.toggled] as const;
-      if (!this.diffRows || this.diffRows.parts.some((part, index) => part !== parts[index])) {
-        this.diffRows = { parts, rows: new DiffRows(...parts) };
-      }
-      return this.diffRows.rows;
-    });
+    const { comparison } = this;
+    if (!comparison) return new TextRows('diff', [['O opens another image to compare this one with']]);
+    return this.loaded(comparison.metadata, (document) => comparison.rows(document, this.state.toggled));
   }
 
   // --- from outside
@@ -278,12 +256,12 @@ export class Explorer {
 
   // --- what keys do
 
-  dispatch(action: Action): void {
+  dispatch = (action: Action): void => {
     const next = reduce(this.state, action);
     if (next === this.state) return;
     this.state = next;
     for (const listener of this.listeners) listener();
-  }
+  };
 
   notify(text: string, tone: 'plain' | 'bad' = 'plain'): void {
     this.dispatch({ type: 'notice', notice: { text, tone } });
@@ -410,13 +388,13 @@ export class Explorer {
 
   /** Escape: ends what is under way, else leaves what was opened. */
   escape(): void {
-    if (this.work) return this.work.controller.abort();
+    if (this.work.running) return this.work.stop();
     if (['thread', 'matches', 'text'].includes(this.state.place.view)) this.back();
   }
 
   /** The same view of the other image. */
   turnSide(): void {
-    if (!this.b) return this.notify('there is only one image; O opens another to compare it with');
+    if (!this.b) return this.notify(ONE_IMAGE);
     const { place } = this.state;
     const side: SideName = place.side === 'a' ? 'b' : 'a';
     const to: Partial<Place> = place.view === 'memory' ? {} : { cursor: 0, top: 0 };
@@ -464,59 +442,29 @@ export class Explorer {
 
   // --- work that takes a while
 
-  /** Runs `work` with a place in the status line until it is done or escape stops it. One at a time: a new one stops the old. */
-  private start(label: string, work: Work, unit: Task['unit'] = 'bytes'): void {
-    const before = this.work;
-    before?.controller.abort();
-    const controller = new AbortController();
-    let shown = 0;
-    const progress = (done: number, total: number): void => {
-      if (controller.signal.aborted) throw new Stopped();
-      const now = performance.now();
-      if (now - shown < PROGRESS_STEP) return;
-      shown = now;
-      this.dispatch({ type: 'task', task: { label, done, total, unit } });
-    };
-    const run = async (): Promise<void> => {
-      await before?.done;
-      try {
-        await work(new Patience(controller.signal), progress);
-      } catch (error) {
-        if (error instanceof Stopped) this.notify(`${label}: stopped`);
-        else if (error instanceof Failure) this.notify(printable(error.message), 'bad');
-        else this.crashed(error);
-      } finally {
-        if (this.work?.controller === controller) {
-          this.work = null;
-          this.dispatch({ type: 'task', task: null });
-        }
-      }
-    };
-    this.dispatch({ type: 'task', task: { label, done: 0, total: 0, unit } });
-    this.work = { controller, done: run() };
-  }
-
-  /** Searches memory from behind the cursor; goes to the first match as soon as it is known. */
+  /** Searches memory from behind the cursor; goes to the first match as soon as it is known, if the user still waits for it. */
   search(pattern: string, mode: SearchMode): void {
     const scanner = scannerFor(pattern, mode);
     const { side } = this;
-    const from = this.state.place.address + 1n;
+    const { address, view } = this.state.place;
+    const from = address + 1n;
     const matches = new Matches(pattern, mode, from);
     this.found = { side, matches };
-    let jumped = false;
-    this.start(`searching ${mode} ${printable(pattern)}`, async (patience, progress) => {
-      await search(side.image, scanner, matches, {
-        from,
-        patience,
-        progress: (done, total) => {
-          if (!jumped && matches.count > 0) {
-            jumped = true;
-            this.goToMatch(1, from);
-          }
-          progress(done, total);
-        },
-      });
-      if (!jumped && matches.count > 0) this.goToMatch(1, from);
+    let isFirst = true;
+    const first = (): void => {
+      if (!isFirst || matches.count === 0) return;
+      isFirst = false;
+      const { place } = this.state;
+      if (place.view === view && place.address === address) this.goToMatch(1, from);
+      else this.notify(`${printable(pattern)} was found; n in memory goes there`);
+    };
+    this.work.start(`searching ${mode} ${printable(pattern)}`, async (patience, progress) => {
+      const report = (done: number, total: number): void => {
+        first();
+        progress(done, total);
+      };
+      await search(side.image, scanner, matches, { from, patience, progress: report });
+      first();
       if (matches.count === 0) this.notify(`${mode} ${printable(pattern)} is not in this memory${absenceText(matches)}`, 'bad');
       else if (matches.state === 'full') this.notify(`more than ${matches.count} matches: only these are kept`);
       else if (matches.absent > 0n) this.notify(`${count(matches.count, 'match', 'matches')}${absenceText(matches)}`);
@@ -567,13 +515,13 @@ export class Explorer {
       }
       this.notify(`no row has ${printable(this.foundText)}`, 'bad');
     };
-    this.start(`finding ${printable(this.foundText)}`, look, 'rows');
+    this.work.start(`finding ${printable(this.foundText)}`, look, 'rows');
   }
 
   // --- two images
 
   private openOther(argument: string): void {
-    this.start(`opening ${printable(argument)}`, async () => {
+    this.work.start(`opening ${printable(argument)}`, async () => {
       await this.compareWith(argument);
       this.show('diff');
     });
@@ -584,56 +532,34 @@ export class Explorer {
     const before = this.b;
     if (this.state.place.side === 'b') this.dispatch({ type: 'turn', to: { side: 'a' } });
     this.b = other;
-    this.memoryDifference = null;
-    this.differences = new Lazy(() => compareMetadata(this.a.image, other.image), this.arrived, this.crashed);
+    this.comparison = new Comparison(this.a, other, this);
     await before?.close();
   }
 
   /** Compares memory page by page. */
   compareMemory(): void {
-    const { a, b } = this;
-    if (!b) return this.notify('there is only one image; O opens another to compare it with');
-    this.start('comparing memory', async (patience, progress) => {
-      const [left, right] = [new PatientSpace(a.image, patience), new PatientSpace(b.image, patience)];
-      const total = a.image.vmas().reduce((sum, { start, end }) => sum + Number(end - start), 0);
-      try {
-        this.memoryDifference = await diffMemory(left, right, (done) => progress(Number(done), total));
-        this.arrived();
-      } finally {
-        await Promise.all([left.close(), right.close()]);
-      }
+    const { comparison } = this;
+    if (!comparison) return this.notify(ONE_IMAGE);
+    this.work.start('comparing memory', async (...parameters) => {
+      await comparison.compareMemory(...parameters);
+      this.arrived();
     });
   }
 
   /** To the next (1) or previous (-1) word that differs between the images; needs compareMemory. */
   goToDifference(step: -1 | 1): void {
-    const { a, b, memoryDifference, state } = this;
-    if (!b || !memoryDifference) return this.notify(b ? 'compare memory first: 8, then m' : 'there is only one image; O opens another');
-    const from = state.place.address;
-    this.start('looking for a difference', async (patience) => {
-      const ranges = memoryDifference.areas.flatMap((area) => area.ranges).toSorted((one, other) => (one.start < other.start ? -1 : 1));
-      const pages = function* (): Generator<bigint> {
-        for (const { start, end } of step > 0 ? ranges : ranges.toReversed()) {
-          const [first, last] = [start, end - PAGE];
-          for (let page = step > 0 ? first : last; page >= first && page <= last; page += PAGE * BigInt(step)) yield page;
-        }
-      };
-      for (const page of pages()) {
-        if (step > 0 ? page + PAGE <= from : page > from) continue;
-        const [mine, theirs] = await Promise.all([readPage(a.space, page), readPage(b.space, page)]);
-        for (let word = step > 0 ? page : page + PAGE - WORD; word >= page && word < page + PAGE; word += WORD * BigInt(step)) {
-          if (step > 0 ? word <= from : word >= from) continue;
-          for (let byte = word; byte < word + WORD; byte++) {
-            const [one, other] = [byteOf(mine, byte), byteOf(theirs, byte)];
-            if (one !== null && other !== null && one !== other) return void this.goTo(word);
-          }
-        }
-        await patience.turn();
-      }
-      this.notify(`no difference ${step > 0 ? 'behind' : 'before'} ${hex(from)}`);
+    const { comparison } = this;
+    if (!comparison?.memory) return this.notify(comparison ? 'compare memory first: 8, then m' : ONE_IMAGE);
+    const from = this.state.place.address;
+    this.work.start('looking for a difference', async (patience) => {
+      const found = await comparison.nextDifference(from, step, patience);
+      if (found !== null) this.goTo(found);
+      else this.notify(`no difference ${step > 0 ? 'behind' : 'before'} ${hex(from)}`);
     });
   }
 }
+
+const ONE_IMAGE = 'there is only one image; O opens another to compare it with';
 
 /** What `work` gives, or what `otherwise` makes of the reason why it cannot: a damaged image is looked at as far as it goes. */
 function orReason<T>(work: () => T, otherwise: (reason: string) => T): T {

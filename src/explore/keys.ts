@@ -1,6 +1,6 @@
 /**
- * Names of keys: a character stands for itself, the others are words (`up`, `pagedown`, `enter`, `escape`, `ctrl-c` …). Several keys come in one piece
- * when they are pressed fast or pasted.
+ * Names of keys: a character stands for itself, the others are words (`up`, `pagedown`, `enter`, `escape`, `ctrl-c` …). Several keys come in
+ * one piece when they are pressed fast or pasted.
  */
 export interface DecodedKeys {
   keys: string[];

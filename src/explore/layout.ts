@@ -7,8 +7,8 @@ export const WORD = 8n;
 export type MemoryRow = { vma: Vma; address: bigint | null };
 
 /**
- * The rows of the memory view: for each area a title, then 16 bytes to a row. No row is made before it is asked for, and every question costs a binary
- * search, however large the areas and however many there are.
+ * The rows of the memory view: for each area a title, then 16 bytes to a row. No row is made before it is asked for, and every question costs
+ * a binary search, however large the areas and however many there are.
  */
 export class MemoryLayout {
   readonly count: number;

@@ -46,8 +46,8 @@ export function selected(line: Line, width: number): Line {
 export type Painter = (line: Line) => string;
 
 /**
- * A painter in the colours of `style`. Without colours (NO_COLOR, --no-color) bold, dim and inverse stay: the cursor must be seen, and these are no
- * colours.
+ * A painter in the colours of `style`. Without colours (NO_COLOR, --no-color) bold, dim and inverse stay: the cursor must be seen, and these
+ * are no colours.
  */
 export function painterFor(style: ChalkInstance): Painter {
   const attributes = new Chalk({ level: 1 });

@@ -19,12 +19,14 @@ export interface Page {
 }
 
 /**
- * Pages of an address space for a screen: asked for again and again, read once, the oldest forgotten. What is asked for while something is read
- * replaces what was asked for before: who scrolls fast does not wait for what has passed.
+ * Pages of an address space for a screen: asked for again and again, read once, the oldest forgotten. What is asked for while something is
+ * read replaces what was asked for before: who scrolls fast does not wait for what has passed.
  */
 export class Pages {
   private readonly pages = new Map<bigint, Page>();
-  private wanted: Range[] = [];
+  private readonly wanted = new Set<bigint>();
+  /** The page that is being read. */
+  private current: bigint | null = null;
   private reading: Promise<void> | null = null;
   private closed = false;
 
@@ -42,12 +44,11 @@ export class Pages {
 
   /** Reads the pages of these ranges that are not there yet. */
   want(ranges: readonly Range[]): void {
-    this.wanted = ranges.flatMap(({ start, end }) => {
-      const missing: Range[] = [];
-      for (let page = start & -PAGE; page < end; page += PAGE) if (!this.pages.has(page)) missing.push({ start: page, end: page + PAGE });
-      return missing;
-    });
-    if (this.wanted.length > 0) this.reading ??= this.readWanted();
+    this.wanted.clear();
+    for (const { start, end } of ranges) {
+      for (let page = start & -PAGE; page < end; page += PAGE) if (!this.pages.has(page) && page !== this.current) this.wanted.add(page);
+    }
+    if (this.wanted.size > 0) this.reading ??= this.readWanted();
   }
 
   async close(): Promise<void> {
@@ -57,14 +58,18 @@ export class Pages {
 
   private async readWanted(): Promise<void> {
     try {
-      for (let next = this.wanted.shift(); next && !this.closed; next = this.wanted.shift()) {
-        this.pages.set(next.start, await readPage(this.space, next.start));
+      for (const page of this.wanted) {
+        if (this.closed) return;
+        this.current = page;
+        this.wanted.delete(page);
+        this.pages.set(page, await readPage(this.space, page));
         if (this.pages.size > MOST_PAGES) this.pages.delete(this.pages.keys().next().value!);
-        if (this.wanted.length === 0 && !this.closed) this.arrived();
+        if (this.wanted.size === 0 && !this.closed) this.arrived();
       }
     } catch (error) {
       this.failed(error);
     } finally {
+      this.current = null;
       this.reading = null;
     }
   }

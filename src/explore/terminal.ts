@@ -24,8 +24,8 @@ export interface TerminalEvents {
 const ENDING_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
 /**
- * The terminal of this process as a full screen. Only lines that changed are written. However the process ends (but for SIGKILL), the terminal is left
- * as it was.
+ * The terminal of this process as a full screen. Only lines that changed are written. However the process ends (but for SIGKILL), the terminal
+ * is left as it was.
  */
 export class FullScreen {
   private entered = false;

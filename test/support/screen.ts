@@ -8,7 +8,7 @@ import xterm from '@xterm/headless';
 import { compile, root } from './cores.js';
 
 /** How long a screen may stay other than expected, in milliseconds. Only a fault reaches it. */
-const PATIENCE = 45_000;
+const PATIENCE = 60_000;
 
 let helper: string | undefined;
 

@@ -1,15 +1,16 @@
 import { hex } from '../../hex.js';
-import { count } from '../../terminal/format.js';
+import { count, printable } from '../../terminal/format.js';
 import { Table } from '../rows.js';
 import type { Matches } from '../search.js';
 import type { Side } from '../side.js';
 
 /** What a search found, as a list. */
 export function matchRows(matches: Matches, side: Side): Table<number> {
+  const soFar = matches.state === 'running' ? ' so far' : '';
   return new Table({
     count: matches.count,
     item: (index) => index,
-    summary: `${count(matches.count, 'match', 'matches')} of ${matches.mode} ${matches.pattern}${matches.state === 'running' ? ' so far' : ''}`,
+    summary: `${count(matches.count, 'match', 'matches')} of ${matches.mode} ${printable(matches.pattern)}${soFar}`,
     columns: [
       { title: 'address', width: 14, cell: (index) => hex(matches.at(index).address) },
       { title: 'match', width: { most: 34 }, cell: (index) => shownBytes(matches.at(index).bytes), look: () => ({ colour: 'yellow' }) },

@@ -42,9 +42,8 @@ export class MemoryRows implements Rows {
     if (matches && matches.count > 0) {
       const index = matches.indexFrom(address);
       const on = index < matches.count && matches.at(index).address < address + WORD;
-      parts.push(
-        `${on ? `match ${index + 1} of ` : ''}${matches.count}${matches.state === 'running' ? ' so far' : matches.state === 'full' ? ' or more' : ''}${on ? '' : ' matches'}`,
-      );
+      const limit = { running: ' so far', full: ' or more', complete: '', stopped: '' }[matches.state];
+      parts.push(on ? `match ${index + 1} of ${matches.count}${limit}` : `${matches.count}${limit} matches`);
     }
     return parts.join('  ');
   }

@@ -32,8 +32,7 @@ export function signalRows({ actions, pending }: Pick<Document, 'actions' | 'pen
       name: action.name,
       what: action.handler ? frameText(action.handler) : action.disposition,
       flags: action.flags.map((flag) => flag.replace(/^SA_/, '').toLowerCase()).join(' '),
-      detail:
-        `${action.flags.join(' ')}  blocks ${action.mask.length > 0 ? action.mask.map((name) => name.replace(/^SIG/, '')).join(' ') : 'nothing more'}`.trim(),
+      detail: `${action.flags.join(' ')}  blocks ${blocked(action.mask)}`.trim(),
       handler: action.handler ? BigInt(action.handler.pc) : null,
     })),
   ];
@@ -53,4 +52,8 @@ export function signalRows({ actions, pending }: Pick<Document, 'actions' | 'pen
     detail: (row, width) => wrapLine([printable(row.detail)], width).slice(0, 2),
     target: ({ handler }) => (handler === null ? null : { to: 'address', address: handler }),
   });
+}
+
+function blocked(mask: readonly string[]): string {
+  return mask.length > 0 ? mask.map((name) => name.replace(/^SIG/, '')).join(' ') : 'nothing more';
 }
