@@ -2,11 +2,11 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import type { Command } from '@oclif/core';
 import { imageArgument } from '../src/commands/base.js';
 import { COMMANDS } from '../src/commands/index.js';
-import { imageDirectory, removeDirectory, root, scratchDirectory, warpTool } from './support/cores.js';
+import { imageDirectory, missing, removeDirectory, root, scratchDirectory, warpTool } from './support/cores.js';
 import { foreignCore, PAGE, prpsinfoNote, prstatusNote, warpImage } from './support/synthesise.js';
 
 const directory = scratchDirectory();
@@ -134,6 +134,42 @@ describe.each(inspecting)('%s on an image', (name, command) => {
     };
     expect(coloured({ FORCE_COLOR: '1', NO_COLOR: '1' })).not.toContain(escape);
     expect(coloured({ FORCE_COLOR: '1', NO_COLOR: '' }, '--no-color')).not.toContain(escape);
+  });
+});
+
+describe('on a terminal', () => {
+  /** What a terminal shows of a call, with its control sequences. */
+  const onTerminal = (context: TestContext, env: Record<string, string>, ...argv: string[]): string => {
+    const reason = missing('script');
+    if (reason) context.skip(reason);
+    const { NO_COLOR: _, FORCE_COLOR: __, ...inherited } = process.env;
+    const command = [process.execPath, join(root, 'bin/run.js'), ...argv].map((word) => `'${word}'`).join(' ');
+    return spawnSync('script', ['-qec', command, '/dev/null'], {
+      encoding: 'utf8',
+      env: { ...inherited, TERM: 'xterm', ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    }).stdout;
+  };
+
+  it('output is coloured, unless NO_COLOR, --no-color or a dumb terminal forbid it', (context) => {
+    expect(onTerminal(context, {}, 'show', ours)).toContain('\x1b[1m');
+    expect(onTerminal(context, {}, 'show', '--no-such-flag')).toContain('\x1b[31mwarp-tool:');
+    for (const plain of [
+      onTerminal(context, { NO_COLOR: '1' }, 'show', ours),
+      onTerminal(context, {}, 'show', ours, '--no-color'),
+      onTerminal(context, { TERM: 'dumb' }, 'show', ours),
+      onTerminal(context, { NO_COLOR: '1' }, 'show', '--no-such-flag'),
+    ]) {
+      expect(plain.length).toBeGreaterThan(20);
+      expect(plain).not.toContain('\x1b');
+    }
+  });
+
+  it('long work shows its progress and clears it again; in a pipe it is silent', (context) => {
+    const shown = onTerminal(context, {}, 'mem', ours, '--text', 'no such text');
+    // oxlint-disable-next-line no-control-regex
+    expect(shown).toMatch(/\r\x1b\[Ksearching .*%.* of .*\r\x1b\[K.*0 matches/s);
+    expect(warpTool('mem', ours, '--text', 'no such text').stderr).toBe('0 matches in 4.00 KiB\n');
   });
 });
 
