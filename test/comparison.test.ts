@@ -112,7 +112,10 @@ const core = (): string => join(made.before, 'core.img');
 interface Diff {
   different: boolean;
   changes: { section: string; key: string; kind: string; fields: { field: string; a: string; b: string }[] }[];
-  memory: { pages: number; areas: { area: { start: string }; ranges: { start: string; end: string }[] }[] } | null;
+  memory: {
+    pages: number;
+    areas: { area: { start: string }; ranges: { start: string; end: string }[]; rows: unknown; more_rows: boolean }[];
+  } | null;
 }
 const diff = (...argv: string[]): Diff => JSON.parse(tool('diff', made.before, made.after, ...argv, '--json')) as Diff;
 
@@ -837,6 +840,12 @@ const shows: Record<string, (context: TestContext) => void | Promise<void>> = {
     expect(memory!.areas.map(({ area }) => area.start)).toContain(text(PLACES.memory));
     const { changes } = diff();
     expect(changes.some(({ section, key }) => section === 'maps' && key === text(PLACES.memory))).toBe(false); // its size is the same
+    const area = diff('--bytes').memory!.areas.find((one) => one.area.start === text(PLACES.memory))!;
+    const row = PLACES.changed & -16n;
+    const [a, b] = [Buffer.alloc(16), Buffer.alloc(16)];
+    b[Number(PLACES.changed - row)] = 1;
+    expect(area).toMatchObject({ rows: [{ address: text(row), a: a.toString('hex'), b: b.toString('hex') }], more_rows: false });
+    expect(tool('diff', made.before, made.after, '--bytes')).toContain(`+ ${text(row)}  00 00 00 01`);
   },
   'large-environment': async () => {
     const place = scratchDirectory();

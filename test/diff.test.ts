@@ -69,7 +69,13 @@ interface Document {
     pages: number;
     only_a: number;
     only_b: number;
-    areas: { area: { start: string }; pages: number; ranges: { start: string; end: string }[] }[];
+    areas: {
+      area: { start: string };
+      pages: number;
+      ranges: { start: string; end: string }[];
+      rows: { address: string; a: string; b: string }[] | null;
+      more_rows: boolean | null;
+    }[];
   } | null;
 }
 
@@ -141,6 +147,21 @@ describe('diff of one process before and after changes', () => {
     expect(text.split('\n').slice(0, 12).join('\n')).toMatch(/^memory +\d+ pages of .* differ/m);
     expect(text).toContain('0x510000003000-0x510000005000');
     expect(text).toMatch(/^ {6}cwd .* -> \/$/m);
+  });
+
+  it('shows the bytes that differ, as many as are asked for', () => {
+    const area = (...flags: string[]): NonNullable<Document['memory']>['areas'][number] =>
+      diff(before, after, '--bytes', ...flags).memory!.areas.find((one) => one.area.start === '0x510000000000')!;
+    // The first two changes, then 16 of the 256 rows of the page that became zeros.
+    const some = area();
+    expect([some.rows!.length, some.more_rows]).toEqual([16, true]);
+    expect(some.rows![0]).toEqual({ address: '0x510000003000', a: '01'.repeat(16), b: `${'01'.repeat(7)}02${'01'.repeat(8)}` });
+    const all = area('--details');
+    expect([all.rows!.length, all.more_rows]).toEqual([1 + 1 + 256 + 1, false]);
+    expect(all.rows!.at(-1)).toEqual({ address: '0x510000028000', a: '00'.repeat(16), b: `${'00'.repeat(5)}02${'00'.repeat(10)}` });
+    const text = warpTool('diff', before, after, '-b').stdout;
+    expect(text).toContain(`      - 0x510000003000  ${'01 '.repeat(8)} ${'01 '.repeat(8)} |`);
+    expect(text).toContain(`      + 0x510000003000  ${'01 '.repeat(7)}02  ${'01 '.repeat(8)} |`);
   });
 
   it('finds no difference between an image and itself', () => {

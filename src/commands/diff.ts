@@ -4,13 +4,14 @@ import { compareItems, type Change, type Items } from '../elf/changes.js';
 import { argumentsOf, environmentOf } from '../elf/environment.js';
 import { timestamp, uuid } from '../elf/identity.js';
 import { withImage, type Image } from '../elf/image.js';
-import { diffMemory, type MemoryDifference } from '../elf/memory-diff.js';
+import { differingRows, diffMemory, type MemoryDifference } from '../elf/memory-diff.js';
 import type { NoteName } from '../elf/schema.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { diff } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { bytes, count, printable } from '../terminal/format.js';
+import { hexdump } from '../terminal/hexdump.js';
 import { Output } from '../terminal/output.js';
 import { Progress } from '../terminal/progress.js';
 import { areaOf } from './areas.js';
@@ -28,6 +29,9 @@ const AMOUNTS = ['mapped', 'resident', 'stored', 'zero', 'from_file', 'absent', 
 const SHOWN_AREAS = 20;
 const SHOWN_RANGES = 8;
 const SHOWN_CHANGES = 40;
+/** Rows of bytes for each area, and with --details. */
+const SHOWN_ROWS = 16;
+const MOST_ROWS = 65_536;
 
 export default class Diff extends DocumentCommand {
   static override summary = 'Show what differs between two images.';
@@ -38,6 +42,7 @@ export default class Diff extends DocumentCommand {
   static override examples = [
     '<%= config.bin %> diff before after',
     '<%= config.bin %> diff before after --memory --details',
+    '<%= config.bin %> diff before after --bytes',
     '<%= config.bin %> diff core.1234 core.5678 --json',
   ];
   static override args = {
@@ -46,14 +51,19 @@ export default class Diff extends DocumentCommand {
   };
   static override flags = {
     memory: Flags.boolean({ char: 'm', description: 'Compare memory too, page by page.' }),
-    details: Flags.boolean({ char: 'd', description: 'Every change in full: all registers, all ranges of pages.' }),
+    bytes: Flags.boolean({ char: 'b', description: 'Like --memory, and show the bytes that differ, in rows of 16.' }),
+    details: Flags.boolean({
+      char: 'd',
+      description: 'Every change in full: all registers, all ranges of pages, up to 65,536 rows for each area.',
+    }),
   };
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Diff);
     return withImage(args.a, (a) =>
       withImage(args.b, async (b) => {
-        const document = await this.compare(a, b, flags.memory ?? false);
+        const rows = flags.bytes ? (flags.details ? MOST_ROWS : SHOWN_ROWS) : 0;
+        const document = await this.compare(a, b, flags.memory || flags.bytes, rows);
         if (document.different) process.exitCode = 1;
         if (flags.json) this.print([JSON.stringify(document, null, 2)]);
         else {
@@ -67,22 +77,31 @@ export default class Diff extends DocumentCommand {
     );
   }
 
-  private async compare(a: Image, b: Image, withMemory: boolean): Promise<Document> {
+  private async compare(a: Image, b: Image, withMemory: boolean, rows: number): Promise<Document> {
     const document = await compareMetadata(a, b);
     if (withMemory) {
-      document.memory = await this.compareMemory(a, b);
+      document.memory = await this.compareMemory(a, b, rows);
       document.different ||= document.memory.pages > 0;
     }
     return document;
   }
 
-  private async compareMemory(a: Image, b: Image): Promise<Memory> {
+  private async compareMemory(a: Image, b: Image, rows: number): Promise<Memory> {
     const left = new AddressSpace(a);
     const right = new AddressSpace(b);
     const total = a.vmas().reduce((sum, vma) => sum + Number(vma.end - vma.start), 0);
     const bar = new Progress('comparing');
     try {
-      return memoryDocument(await diffMemory(left, right, (done) => bar.update(Number(done), total)));
+      const difference = await diffMemory(left, right, (done) => bar.update(Number(done), total));
+      const document = memoryDocument(difference);
+      if (rows === 0) return document;
+      const ranges = new Map(difference.areas.map((area) => [hex(area.vma.start), area.ranges]));
+      for (const area of document.areas) {
+        const found = await differingRows(left, right, ranges.get(area.area.start)!, rows);
+        area.more_rows = found.more;
+        area.rows = found.rows.map((row) => ({ address: hex(row.address), a: row.a.toString('hex'), b: row.b.toString('hex') }));
+      }
+      return document;
     } finally {
       bar.end();
       await Promise.all([left.close(), right.close()]);
@@ -149,13 +168,25 @@ export default class Diff extends DocumentCommand {
     const { style } = this;
     yield '';
     yield style.bold('memory');
-    const ordered = details ? areas : areas.toSorted((one, other) => other.pages - one.pages).slice(0, SHOWN_AREAS);
-    for (const { area, pages, compared, ranges, unknown } of ordered) {
+    // The engine's own memory changes with every capture.
+    const rank = ({ area, pages }: Memory['areas'][number]): number => (area.kind === 'engine' ? -1 / (pages + 1) : pages);
+    const ordered = details ? areas : areas.toSorted((one, other) => rank(other) - rank(one)).slice(0, SHOWN_AREAS);
+    const dim = (text: string): string => style.dim(text);
+    const row = (sign: string, address: string, digits: string): string => {
+      const [line] = hexdump(BigInt(address), Buffer.from(digits, 'hex'), { allRows: true, dim });
+      return `      ${sign} ${line}`;
+    };
+    for (const { area, pages, compared, ranges, unknown, rows, more_rows: moreRows } of ordered) {
       const parts = pages === 0 ? [] : [`${count(pages, 'page')} of ${bytes(compared)}`];
       if (unknown !== 0) parts.push(`${bytes(unknown)} could not be compared`);
       yield `  ${style.yellow('~')} ${area.start}-${area.end} ${area.protection} ${style.cyan(printable(area.name))}  ${parts.join(', ')}`;
       for (const { start, end } of details ? ranges : ranges.slice(0, SHOWN_RANGES)) yield `      ${start}-${end}`;
       if (!details && ranges.length > SHOWN_RANGES) yield style.dim(`      and ${ranges.length - SHOWN_RANGES} more ranges; see --details`);
+      for (const { address, a, b } of rows ?? []) {
+        yield style.red(row('-', address, a));
+        yield style.green(row('+', address, b));
+      }
+      if (moreRows) yield style.dim(`      and more rows${details ? '' : '; see --details'}`);
     }
     if (areas.length > ordered.length) yield style.dim(`  and ${areas.length - ordered.length} more areas; see --details`);
   }
@@ -223,6 +254,8 @@ function memoryDocument({ areas, onlyA, onlyB }: MemoryDifference): Memory {
         pages,
         unknown: byteCountOf(unknown),
         ranges: ranges.map(({ start, end }) => ({ start: hex(start), end: hex(end) })),
+        rows: null,
+        more_rows: null,
       })),
   };
 }

@@ -1,4 +1,4 @@
-import type { AddressSpace, Range, Run } from './address-space.js';
+import { readRun, type AddressSpace, type Range, type Run } from './address-space.js';
 import { max, min } from './memory.js';
 import type { ByteSource } from './source.js';
 import type { Vma } from './vmas.js';
@@ -97,6 +97,49 @@ function addPage(area: AreaDifference, address: bigint): void {
   area.pages++;
   if (last && last.end === address) last.end += BigInt(PAGE);
   else area.ranges.push({ start: address, end: address + BigInt(PAGE) });
+}
+
+export const ROW = 16;
+
+/** Rows of 16 bytes in which two images differ. */
+export interface RowDifference {
+  address: bigint;
+  a: Buffer;
+  b: Buffer;
+}
+
+/** The first `limit` rows that differ in these stretches of pages, which both can show, and whether there are more. */
+export async function differingRows(
+  a: AddressSpace,
+  b: AddressSpace,
+  ranges: readonly Range[],
+  limit: number,
+): Promise<{ rows: RowDifference[]; more: boolean }> {
+  const rows: RowDifference[] = [];
+  for (const { start, end } of ranges) {
+    for (let page = start; page < end; page += BigInt(PAGE)) {
+      const [before, after] = await Promise.all([readShown(a, page), readShown(b, page)]);
+      for (let at = 0; at < Math.min(before.length, after.length); at += ROW) {
+        const [one, other] = [before.subarray(at, at + ROW), after.subarray(at, at + ROW)];
+        if (one.equals(other)) continue;
+        if (rows.length === limit) return { rows, more: true };
+        rows.push({ address: page + BigInt(at), a: one, b: other });
+      }
+    }
+  }
+  return { rows, more: false };
+}
+
+/** A page up to the first byte that is not mapped or cannot be had. */
+async function readShown(space: AddressSpace, page: bigint): Promise<Buffer> {
+  const bytes = Buffer.alloc(PAGE);
+  let at = page;
+  for await (const run of space.runs({ start: page, end: page + BigInt(PAGE) })) {
+    if (run.start > at || run.from === 'absent') break;
+    await readRun(run, bytes.subarray(Number(run.start - page), Number(run.end - page)));
+    at = run.end;
+  }
+  return bytes.subarray(0, Number(at - page));
 }
 
 /** Walks the runs of one image and gives their bytes; the image's file is read ahead in large windows. */

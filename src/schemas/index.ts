@@ -614,6 +614,13 @@ export const diff = object({
           pages: integer(),
           unknown: byteCount(),
           ranges: array(object({ start: hexadecimal(), end: hexadecimal() }), 'of different pages'),
+          rows: nullable(
+            array(
+              object({ address: hexadecimal(), a: string('hexadecimal'), b: string('hexadecimal') }),
+              'with --bytes: 16 bytes each, different',
+            ),
+          ),
+          more_rows: nullable(boolean('with --bytes: there are more than are listed')),
         }),
         'with different pages or unknown bytes',
       ),
