@@ -9,6 +9,7 @@ import { html } from '../src/report/html.js';
 import { COLUMNS, layOut, type Layout, type MapArea } from '../src/report/layout.js';
 import type { Report } from '../src/report/page.js';
 import { schemas } from '../src/schemas/index.js';
+import { loadsByCategory, ticksTo } from '../src/report/timeline.js';
 import { chromiumPath, hasChromium, startBrowser } from './support/browser.mjs';
 import { endTarget, gcore, imageDirectory, removeDirectory, scratchDirectory, startTarget, warpTool } from './support/cores.js';
 import { openPage, overflow } from './support/pages.js';
@@ -204,6 +205,59 @@ describe('the layout of the map', () => {
   });
 
   it('of nothing is nothing', () => expect(layOut([], PAGE).blocks).toEqual([]));
+});
+
+describe('the page-load timeline', () => {
+  it('has round times', () => {
+    expect(ticksTo(267)).toEqual([0, 100, 200, 300]);
+    expect(ticksTo(100)).toEqual([0, 20, 40, 60, 80, 100]);
+    expect(ticksTo(3.2)).toEqual([0, 1, 2, 3, 4]);
+    expect(ticksTo(0)).toHaveLength(2);
+    for (const last of [0.01, 1, 7, 99, 12_345]) {
+      const ticks = ticksTo(last);
+      expect(ticks.length).toBeLessThanOrEqual(7);
+      expect(ticks.at(-1)).toBeGreaterThanOrEqual(last);
+    }
+  });
+
+  it('is shown when the image has one, in the order of time and by purpose', async () => {
+    const content = Array.from({ length: 3 }, (_, index) => Buffer.alloc(4 * PAGE, index + 1));
+    const millisecond = 1_000_000n;
+    const optimised = await warpImage({
+      segments: [
+        { address: 0x400000n, size: 0x4000n, content: content[0]!, flags: 5 },
+        { address: 0x10000000n, size: 0x4000n, content: content[1]! },
+        { address: 0x20000000n, size: 0x4000n, content: content[2]!, flags: 7 },
+      ],
+      tables: {
+        accesses: [
+          { chunk: 2, runs: 3, median_ns: 40n * millisecond },
+          { chunk: 0, runs: 3, median_ns: 250n * millisecond },
+          { chunk: 1, runs: 1, median_ns: 5n * millisecond },
+          { chunk: 77, runs: 1, median_ns: 5n * millisecond },
+        ],
+      },
+    });
+    const path = imageDirectory(directory, 'optimised', optimised);
+    const { timeline } = JSON.parse(page(path, '--json')) as Report;
+    expect(timeline).toMatchObject({
+      runs: 3,
+      loads: [
+        { ms: 5, runs: 1, content: 4 * PAGE, address: '0x10000000', category: 'anonymous' },
+        { ms: 40, runs: 3, address: '0x20000000', category: 'generated' },
+        { ms: 250, runs: 3, address: '0x400000', category: 'generated' },
+      ],
+    });
+    expect(loadsByCategory(timeline!.loads)).toEqual([
+      { category: 'generated', chunks: 2, content: 8 * PAGE, first: 40, last: 250 },
+      { category: 'anonymous', chunks: 1, content: 4 * PAGE, first: 5, last: 5 },
+    ]);
+    const text = page(path);
+    expect(text).toContain('In 3 training restores the program needed 3 chunks, 48.0 KiB of');
+    expect(text).toContain('half of that within 40 ms, the last after 250 ms.');
+    expect(text.match(/<circle /g)).toHaveLength(3);
+    expect(page(image)).not.toContain('Page-load');
+  });
 });
 
 describe('warp-tool report', () => {

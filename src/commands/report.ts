@@ -1,9 +1,11 @@
 import { Flags } from '@oclif/core';
 import { withImage, type Image } from '../elf/image.js';
 import { ImageWriter } from '../elf/image-writer.js';
+import { timelineOf } from '../elf/timeline.js';
 import { findingOf, validateImage, type Checked, type Finding } from '../elf/validate.js';
 import { Failure, ImageError } from '../failure.js';
-import type { Static } from '../schemas/builder.js';
+import { hex } from '../hex.js';
+import { byteCountOf, type Static } from '../schemas/builder.js';
 import type { report } from '../schemas/index.js';
 import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
@@ -76,6 +78,7 @@ async function collectReport(image: Image, withEnvironment: boolean): Promise<Do
     validate,
     composition,
     advice,
+    timeline: timeline(image, composition),
     threads: await part(async () => {
       const threads = await collectThreads(image, false);
       await addJava(image, threads, null);
@@ -83,6 +86,28 @@ async function collectReport(image: Image, withEnvironment: boolean): Promise<Do
     }),
     fds: image.ours ? await part(() => collectFds(image)) : null,
     env: withEnvironment ? await part(() => collectEnvironment(image)) : null,
+  };
+}
+
+function timeline(image: Image, composition: Document['composition']): Document['timeline'] {
+  const loads = timelineOf(image);
+  if (loads.length === 0) return null;
+  const areas = new Map(composition.areas.map((area) => [area.start, area]));
+  return {
+    runs: loads.reduce((most, { runs }) => Math.max(most, runs), 0),
+    content: byteCountOf(image.anchor?.content_size ?? 0n),
+    loads: loads.map(({ askedNs, runs, content, stored, address, vma }) => {
+      const area = vma ? areas.get(hex(vma.start)) : undefined;
+      return {
+        ms: Number(askedNs) / 1e6,
+        runs,
+        content,
+        stored,
+        address: address === null ? null : hex(address),
+        category: area?.category ?? null,
+        label: area?.label ?? null,
+      };
+    }),
   };
 }
 

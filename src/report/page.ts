@@ -13,6 +13,7 @@ import {
   mappings,
   needs,
   threads,
+  timeline,
   virtualMachine,
   type Section,
 } from './sections.js';
@@ -27,6 +28,7 @@ const SECTIONS: readonly ((report: Report) => Section | null)[] = [
   virtualMachine,
   map,
   mappings,
+  timeline,
   threads,
   descriptors,
   environment,

@@ -6,6 +6,7 @@ import { quoted } from '../commands/show.js';
 import { count, duration } from '../terminal/format.js';
 import { html, type Content, type Html } from './html.js';
 import type { Report } from './page.js';
+import { loadsByCategory, nameOfCategory, timelineCharts, timelineText, type CategoryLoads } from './timeline.js';
 import { share, size } from './units.js';
 
 /** A part of the page. */
@@ -457,6 +458,33 @@ export function mappings(report: Report): Section {
           { caption: 'Memory areas by address', id: areaId },
         )}${rest(areas.length, listed.length, 'areas', 'maps')}
       </details>`,
+  };
+}
+
+export function timeline({ timeline: found }: Report): Section | null {
+  if (!found) return null;
+  type Row = CategoryLoads;
+  const columns: Column<Row>[] = [
+    {
+      title: 'Memory',
+      cell: (row) => html`<span class="keyed">${swatch(row.category ?? 'any')}<span>${nameOfCategory(row.category)}</span></span>`,
+      heads: true,
+    },
+    { title: 'Chunks', cell: (row) => row.chunks, value: (row) => row.chunks },
+    { title: 'Needed', cell: (row) => size(row.content), value: (row) => row.content },
+    { title: 'First', cell: (row) => duration(row.first), value: (row) => row.first, minor: true },
+    { title: 'Last', cell: (row) => duration(row.last), value: (row) => row.last },
+  ];
+  return {
+    id: 'timeline',
+    title: 'Page-load timeline',
+    short: 'Timeline',
+    body: html`<p>${timelineText(found)}</p>
+      ${timelineCharts(found)} ${table(loadsByCategory(found.loads), columns, { caption: 'Needed by purpose', sortable: false })}
+      <p class="note">
+        Times are medians, since the restore began. Training restores load nothing but what is asked for, so they take longer than others. A
+        chunk counts for the memory that it begins with.
+      </p>`,
   };
 }
 

@@ -96,6 +96,9 @@ details { margin-top: 14px; } summary { cursor: pointer; color: var(--link); pad
 .hit { fill: transparent; cursor: default; } a .hit { cursor: pointer; } .hit:hover { stroke: var(--ink); stroke-width: 1.5; }
 .map a:focus-visible { outline: none; } .map a:focus-visible .hit { stroke: var(--link); stroke-width: 2.5; } .map a:hover .caption { fill: var(--ink); }
 .tip { position: absolute; z-index: 4; max-width: min(420px, 92vw); padding: 7px 10px; background: var(--ink); color: var(--paper); border-radius: 4px; font-size: .82rem; line-height: 1.4; white-space: pre-line; overflow-wrap: anywhere; pointer-events: none; font-variant-numeric: tabular-nums; }
+figure { margin: 16px 0 18px; } figcaption { color: var(--muted); font-size: .87rem; margin-bottom: 6px; } figure svg { display: block; overflow: visible; }
+.grid { stroke: var(--line); } .base { stroke: var(--muted); } .curve { fill: var(--any); fill-opacity: .22; stroke: var(--any); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+.tick { fill: var(--muted); font-size: 11px; } .tick.middle { text-anchor: middle; } .tick.end { text-anchor: end; }
 footer { margin-top: 48px; padding-top: 14px; border-top: 1px solid var(--line); color: var(--muted); font-size: .87rem; }
 @media screen and (max-width: 720px) {
   body { padding: 20px 16px 40px; }

@@ -642,6 +642,25 @@ export const report = object({
   validate,
   composition,
   advice,
+  timeline: nullable(
+    object({
+      runs: integer('training restores'),
+      content: byteCount('all that the image holds'),
+      loads: array(
+        object({
+          ms: number('when it was first waited for, since the restore began: the median of the runs'),
+          runs: integer('that asked for it'),
+          content: integer('bytes'),
+          stored: integer('bytes in the file'),
+          address: nullable(hexadecimal('of its first byte; null where no memory area has it')),
+          category: nullable(oneOf(...categories)),
+          label: nullable(string('of the area')),
+        }),
+        'chunks that were asked for, in the order of time',
+      ),
+    }),
+    'of an image that `optimize` has arranged',
+  ),
   threads: nullable(threads),
   fds: nullable(fds),
   env: nullable(env),
