@@ -10,8 +10,8 @@ import { manySegments, syntheticSeeds } from './fuzz/seeds.js';
 import { uses } from './fuzz/uses.js';
 import { root } from './support/cores.js';
 
-/** They take an image, and hand it to other programs. */
-const NOT_LOOKING = ['gdb', 'push', 'restore'];
+/** They take an image and hand it to other programs, or wait for keys. */
+const NOT_LOOKING = ['explore', 'gdb', 'optimize', 'push', 'restore'];
 
 describe('the fuzzer', () => {
   it('uses every command that looks into images', () => {

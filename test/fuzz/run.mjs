@@ -54,7 +54,9 @@ const worker = join(directory, 'worker.mjs');
 await build({
   absWorkingDir: root,
   entryPoints: ['test/fuzz/worker.ts'],
-  outfile: worker,
+  outdir: directory,
+  outExtension: { '.js': '.mjs' },
+  splitting: true,
   bundle: true,
   platform: 'node',
   target: 'node20',
