@@ -97,9 +97,11 @@ describe.each(commands)('%s', (name, command) => {
 
 /** These become or open another program. */
 const OTHERS = ['restore', 'gdb', 'explore', 'optimize'];
+/** These need an image that is packed, or a key. */
+const UNPACKING = ['decompress', 'encrypt', 'decrypt'];
 /** These need an object store. */
 const STORES = ['push', 'pull', 'list'];
-const inspecting = commands.filter(([name, command]) => takesImage(command) && !OTHERS.includes(name) && !STORES.includes(name));
+const inspecting = commands.filter(([name, command]) => takesImage(command) && ![...OTHERS, ...UNPACKING, ...STORES].includes(name));
 
 describe.each(inspecting)('%s on an image', (name, command) => {
   const run = (image: string, ...flags: string[]): ReturnType<typeof warpTool> => {

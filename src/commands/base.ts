@@ -61,6 +61,11 @@ export abstract class WarpCommand extends Command {
     process.stderr.write(`${this.errorStyle.yellow('warp-tool: warning:')} ${printable(message)}\n`);
   }
 
+  /** A line on stderr that is no result. */
+  protected tellUser(message: string): void {
+    process.stderr.write(`warp-tool: ${message}\n`);
+  }
+
   /** The error as it was: main.ts reports it. */
   protected override async catch(error: Error): Promise<never> {
     throw error;

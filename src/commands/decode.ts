@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Flags } from '@oclif/core';
 import { withImage } from '../elf/image.js';
-import { decodeMetadata } from '../elf/metadata.js';
+import { decodeMetadata, describedImage } from '../elf/metadata.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { printable } from '../terminal/format.js';
 import { DocumentCommand, imageArgument } from './base.js';
@@ -21,7 +21,7 @@ export default class Decode extends DocumentCommand {
     const { args, flags } = await this.parse(Decode);
     const document = await withImage(args.image, (image) => {
       for (const warning of image.warnings) this.warnUser(`${printable(args.image)}: ${warning}`);
-      return decodeMetadata(image, image.source.path ? resolve(image.source.path) : image.source.name);
+      return decodeMetadata(describedImage(image), image.file.path ? resolve(image.file.path) : image.file.name);
     });
     const text = JSON.stringify(document, null, 1);
     if (flags.output === undefined) {

@@ -5,7 +5,7 @@ import { argumentsOf, environmentOf } from '../elf/environment.js';
 import { timestamp, uuid } from '../elf/identity.js';
 import { withImage, type Image } from '../elf/image.js';
 import { differingRows, diffMemory, type MemoryDifference } from '../elf/memory-diff.js';
-import type { NoteName } from '../elf/schema.js';
+import { IMAGE_COMPRESSED, IMAGE_DELTA, IMAGE_ENCRYPTED, type NoteName } from '../elf/schema.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { diff } from '../schemas/index.js';
@@ -318,7 +318,9 @@ function imageItems(image: Image): Items {
   const record = image.single('image');
   if (!record) return new Map([['image', { machine: image.header.machineName }]]);
   const { image_id: _, parent_id: __, generation: ___, realtime_ns: ____, monotonic_ns: _____, boottime_ns: ______, ...fields } = record;
-  return items([{ ...fields, flags: hex(fields.flags) }], () => 'image', ['executable', 'reserved']);
+  // How the image is stored is no property of the process.
+  const flags = fields.flags & ~(IMAGE_COMPRESSED | IMAGE_ENCRYPTED | IMAGE_DELTA);
+  return items([{ ...fields, flags: hex(flags) }], () => 'image', ['executable', 'reserved']);
 }
 
 async function processItems(image: Image): Promise<Items> {

@@ -4,7 +4,7 @@ import { Args, Flags } from '@oclif/core';
 import { encodeImage } from '../elf/encode.js';
 import { withImage } from '../elf/image.js';
 import { outputPath } from '../elf/image-writer.js';
-import type { MetadataJson } from '../elf/metadata.js';
+import { describedImage, type MetadataJson } from '../elf/metadata.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
@@ -33,7 +33,8 @@ export default class Encode extends WarpCommand {
     const document = await readDocument(args.file);
     const progress = new Progress('writing');
     try {
-      await withImage(flags.image ?? document.source.path, async (image) => {
+      await withImage(flags.image ?? document.source.path, async (opened) => {
+        const image = describedImage(opened);
         const path = await outputPath(flags.output, image.ours);
         await encodeImage(document, image, path, (done, total) => progress.update(done, total));
         progress.end();

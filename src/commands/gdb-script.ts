@@ -1,7 +1,11 @@
 import { writeFile } from 'node:fs/promises';
 import { Flags } from '@oclif/core';
-import { withImage } from '../elf/image.js';
+import { availableParallelism } from 'node:os';
+import { withImage, type Image } from '../elf/image.js';
 import { gdbScript } from '../elf/gdb-script.js';
+import { isPlainFile, localCopy } from '../elf/local-copy.js';
+import { interruptible } from '../interruption.js';
+import { Progress } from '../terminal/progress.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
 
@@ -18,9 +22,9 @@ export default class GdbScript extends WarpCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(GdbScript);
-    const script = await withImage(args.image, (image) => {
+    const script = await withImage(args.image, async (image) => {
       for (const warning of image.warnings) this.warnUser(`${args.image}: ${warning}`);
-      return gdbScript(image);
+      return isPlainFile(image) || image.file.path === undefined ? gdbScript(image) : this.onCopy(image);
     });
     if (flags.output === undefined) {
       process.stdout.write(script);
@@ -31,5 +35,18 @@ export default class GdbScript extends WarpCommand {
     } catch (error) {
       throw new Failure(`cannot write ${flags.output}: ${systemErrorReason(error)}`, { cause: error });
     }
+  }
+
+  /** For an image that GDB cannot read where it is. */
+  private async onCopy(image: Image): Promise<string> {
+    if (image.encrypted)
+      throw new Failure(`${image.file.name} is encrypted, and no plain copy of it may stay: use \`warp-tool gdb\`, or decrypt it`);
+    const bar = new Progress('unpacking');
+    const progress = (done: number, total: number): void => bar.update(done, total);
+    const { path } = await interruptible((signal) => localCopy(image, { threads: availableParallelism(), progress, signal })).finally(() =>
+      bar.end(),
+    );
+    this.tellUser(`the script opens a plain copy of the image, ${path}; it goes when it is not used for a week`);
+    return withImage(path, gdbScript);
   }
 }

@@ -1,8 +1,10 @@
 import type { CommandClass } from './base.js';
 import Auxv from './auxv.js';
 import Checkpoint from './checkpoint.js';
+import Compress from './compress.js';
 import Completion from './completion.js';
 import Decode from './decode.js';
+import Decompress from './decompress.js';
 import Diff from './diff.js';
 import Doctor from './doctor.js';
 import Encode from './encode.js';
@@ -57,6 +59,8 @@ export const COMMANDS: Record<string, CommandClass> = {
   explore: Explore,
   redact: Redact,
   report: Report,
+  compress: Compress,
+  decompress: Decompress,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

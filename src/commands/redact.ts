@@ -1,8 +1,7 @@
 import { Flags } from '@oclif/core';
 import { withImage } from '../elf/image.js';
-import { outputPath } from '../elf/image-writer.js';
+import { outputPath, refuseSameFile } from '../elf/image-writer.js';
 import { keepable, redactImage } from '../elf/redact.js';
-import { Failure } from '../failure.js';
 import { redact } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { bytes, printable } from '../terminal/format.js';
@@ -40,7 +39,7 @@ export default class Redact extends DocumentCommand {
     const { args, flags } = await this.parse(Redact);
     const document = await withImage(args.image, async (image): Promise<Document> => {
       const path = await outputPath(flags.output, image.ours);
-      if (path === image.source.name) throw new Failure(`${path} is the image itself; give another output`);
+      await refuseSameFile(path, image.file);
       const removed = await redactImage(image, path, new Set(flags.keep));
       return {
         image: path,

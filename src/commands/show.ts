@@ -6,7 +6,7 @@ import { timestamp, uuid } from '../elf/identity.js';
 import type { Image } from '../elf/image.js';
 import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
 import { Modules } from '../elf/modules.js';
-import { bitNames, CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT, nameOf, names } from '../elf/schema.js';
+import { bitNames, nameOf, names } from '../elf/schema.js';
 import { signalName } from '../elf/signals.js';
 import { show } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
@@ -240,7 +240,7 @@ export async function collectShow(image: Image): Promise<Document> {
   const files = await filesOf(image);
   return {
     image: image.source.name,
-    size: byteCountOf(image.source.size),
+    size: byteCountOf(image.file.size),
     warnings: image.warnings,
     format: image.anchor ? `${image.anchor.format_major}.${image.anchor.format_minor}` : null,
     id: record ? uuid(record.image_id) : null,
@@ -322,28 +322,29 @@ function signalOf(image: Image): Document['signal'] {
   };
 }
 
+/** How content is stored, in the file as it stands. */
 function contentOf(image: Image): Document['content'] {
-  if (!image.anchor || !image.ours) return null;
-  let packed = 0n;
+  const { outermost } = image;
+  if (!outermost.ours) return null;
+  const { chunks } = outermost;
+  let packed = 0;
   let encrypted = false;
   let inParent = 0;
-  const codecs = new Set<string>();
-  const chunks = image.table('chunks');
-  for (let index = 0; index < chunks.length; index++) {
-    const flags = chunks.field(index, 'flags');
-    if (flags & CHUNK_IN_PARENT) {
+  const codecs = new Set<number>();
+  for (let chunk = 0; chunk < chunks.length; chunk++) {
+    if (chunks.isInParent(chunk)) {
       inParent++;
       continue;
     }
-    packed += BigInt(chunks.field(index, 'stored_size'));
-    codecs.add(nameOf(names.codec, flags & CHUNK_CODEC_MASK));
-    if (flags & CHUNK_ENCRYPTED) encrypted = true;
+    packed += chunks.storedSize(chunk);
+    codecs.add(chunks.codec(chunk));
+    encrypted ||= chunks.isEncrypted(chunk);
   }
   return {
-    size: byteCountOf(image.anchor.content_size),
+    size: byteCountOf(outermost.anchor!.content_size),
     chunks: chunks.length,
-    packed: byteCountOf(packed),
-    codecs: [...codecs],
+    packed: byteCountOf(BigInt(packed)),
+    codecs: [...codecs].map((codec) => nameOf(names.codec, codec)),
     encrypted,
     in_parent: inParent,
     optimisation: optimisationJson(image),

@@ -3,7 +3,7 @@ import { hex } from '../hex.js';
 import type { Image } from './image.js';
 import { max, min } from './memory.js';
 import { Modules } from './modules.js';
-import { PT_WARP_CHUNKED } from './segments.js';
+import { ContentSource } from './content.js';
 import { FileSource, type ByteSource } from './source.js';
 import { findVma, vmaIndex, type Vma } from './vmas.js';
 
@@ -66,7 +66,6 @@ export class AddressSpace {
 
   private async *runsOf(vma: Vma, start: bigint, end: bigint): AsyncGenerator<Run> {
     const { segments } = this.image.memory;
-    const { source } = this.image;
     let at = start;
     for (let index = max0(this.image.memory.indexAt(start)); index < segments.length && at < end; index++) {
       const segment = segments[index]!;
@@ -76,20 +75,19 @@ export class AddressSpace {
         yield* this.unstored({ start: at, end: segment.address, vma });
         at = segment.address;
       }
-      if (segment.type === PT_WARP_CHUNKED) {
-        const limit = min(end, segment.address + segment.memorySize);
-        const reason = 'it is compressed, encrypted or kept in a parent, which this version cannot read; take the image without';
-        yield { start: at, end: limit, vma, from: 'absent', source: null, offset: 0n, reason };
-        at = limit;
-        continue;
-      }
-      const present = segment.offset >= source.size ? 0n : min(segment.fileSize, source.size - segment.offset);
+      const source = this.image.memory.sourceOf(segment);
+      const size = this.image.memory.storedSize(segment);
+      const present = segment.offset >= source.size ? 0n : min(size, source.size - segment.offset);
       const storedEnd = min(end, segment.address + present);
-      if (at < storedEnd) {
-        yield { start: at, end: storedEnd, vma, from: 'image', source, offset: segment.offset + (at - segment.address), reason: null };
-        at = storedEnd;
+      while (at < storedEnd) {
+        const offset = segment.offset + (at - segment.address);
+        const { end: pieceEnd, reason } = availability(source, offset, segment.offset + (storedEnd - segment.address));
+        const to = segment.address + (pieceEnd - segment.offset);
+        if (reason === null) yield { start: at, end: to, vma, from: 'image', source, offset, reason };
+        else yield { start: at, end: to, vma, from: 'absent', source: null, offset: 0n, reason };
+        at = to;
       }
-      const cutEnd = min(end, segment.address + segment.fileSize);
+      const cutEnd = min(end, segment.address + size);
       if (at < cutEnd) {
         const reason = 'the image is truncated before it; copy it again';
         yield { start: at, end: cutEnd, vma, from: 'absent', source: null, offset: 0n, reason };
@@ -209,6 +207,11 @@ export interface PointerTarget {
 export async function readRun(run: Run, buffer: Buffer, from = run.start): Promise<void> {
   if (run.source) await run.source.readInto(run.offset + (from - run.start), buffer);
   else buffer.fill(0);
+}
+
+/** How far content can be had from an offset on, or cannot and why; chunks of a delta may be in its parent. */
+function availability(source: ByteSource, offset: bigint, limit: bigint): { end: bigint; reason: string | null } {
+  return source instanceof ContentSource ? source.availability(offset, limit) : { end: limit, reason: null };
 }
 
 /** What to call an area in one word or path. */

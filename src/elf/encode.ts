@@ -20,7 +20,7 @@ import {
   type Placed,
 } from './metadata.js';
 import { bytesScanner, scanMemory } from './scan.js';
-import { CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT } from './schema.js';
+import { ANCHOR_OFFSET, anchorFields, CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT, layoutOf } from './schema.js';
 import { xxh64 } from './xxh64.js';
 
 /** Writes the image that `document` describes; content comes from `image`, which it was decoded from. `progress` is told bytes of content. */
@@ -41,28 +41,20 @@ export async function encodeImage(
   const { source } = image;
   const patches = await environmentPatches(document, image);
   if (image.ours) await rehash(document, image, patches);
-  const resized = document.notes.some((part) => {
-    const recorded = numberOf(document.segments[part.segment]?.['file_size'], `segments[${part.segment}].file_size`);
-    return BigInt(encodeNoteSegment(document, part).length) !== recorded;
-  });
-  let moved = 0n;
-  if (resized) {
-    if (!image.ours) throw new Failure(`${source.name}: notes of a core file of another writer cannot change their size; keep the lengths`);
-    if (document.residue.length > 0)
-      throw new Failure(`${source.name}: notes cannot change their size: bytes of unknown meaning stand between them (residue)`);
-    moved = layOutMetadata(document, BigInt(image.single('image')!.page_size));
-    const encrypted = recordsOf(document, 'chunks').some(({ flags }) => (Number(flags) & CHUNK_ENCRYPTED) !== 0);
-    if (moved > 0n && encrypted)
-      throw new Failure(`${source.name}: its encryption binds content to its place, and these edits need more room; decrypt it first`);
-  }
-
+  let moved = resize(document, image);
   const contentStart = image.anchor && image.ours ? image.anchor.metadata_size : 0n;
   const total = Number(source.size - contentStart);
   let metadata: Placed[];
   if (image.ours) {
-    const bytes = assembleMetadata(document);
+    let bytes = assembleMetadata(document);
     const original = await source.read(0n, Number(contentStart));
-    if (!bytes.equals(original)) await sealMetadata(bytes);
+    if (!bytes.equals(original)) {
+      if (await leaveOutPlainMetadata(document, image)) {
+        moved += resize(document, image);
+        bytes = assembleMetadata(document);
+      }
+      await sealMetadata(bytes);
+    }
     metadata = [{ offset: 0n, bytes }];
   } else {
     metadata = placeMetadata(document);
@@ -73,6 +65,36 @@ export async function encodeImage(
     for (const { offset, bytes } of patches) await writer.write(offset + moved, bytes);
     for (const { offset, bytes } of metadata) await writer.write(offset, bytes);
   });
+}
+
+/** Makes room where notes have another size than before. Returns by how many bytes content moves. */
+function resize(document: MetadataJson, image: Image): bigint {
+  const { name } = image.source;
+  const resized = document.notes.some((part) => {
+    const recorded = numberOf(document.segments[part.segment]?.['file_size'], `segments[${part.segment}].file_size`);
+    return BigInt(encodeNoteSegment(document, part).length) !== recorded;
+  });
+  if (!resized) return 0n;
+  if (!image.ours) throw new Failure(`${name}: notes of a core file of another writer cannot change their size; keep the lengths`);
+  if (document.residue.length > 0)
+    throw new Failure(`${name}: notes cannot change their size: bytes of unknown meaning stand between them (residue)`);
+  return layOutMetadata(document, BigInt(image.single('image')!.page_size));
+}
+
+/**
+ * A compressed image can hold the metadata of its plain form: that would bring back what was before the edits. Returns whether anything was left out.
+ */
+async function leaveOutPlainMetadata(document: MetadataJson, image: Image): Promise<boolean> {
+  if (image.foreignInside || image.packing === null || image.packing.find(0) < 0) return false;
+  const { places } = layoutOf(anchorFields);
+  const { offset } = places.find(({ name }) => name === 'metadata_size')!;
+  const size = (await image.content.read(BigInt(ANCHOR_OFFSET + offset), 8)).readBigUInt64LE();
+  const records = recordsOf(document, 'chunks');
+  const kept = records.filter((record) => numberOf(record['content_offset'], 'content_offset') >= size);
+  // They are the first ones.
+  for (const access of recordsOf(document, 'accesses')) access['chunk'] = Number(access['chunk']) - (records.length - kept.length);
+  records.splice(0, records.length, ...kept);
+  return true;
 }
 
 /**

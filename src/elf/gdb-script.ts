@@ -2,7 +2,6 @@ import { basename, resolve } from 'node:path';
 import { Failure } from '../failure.js';
 import type { Image } from './image.js';
 import { buildIdAt, buildIdOfFile, Modules } from './modules.js';
-import { PT_WARP_CHUNKED } from './segments.js';
 import type { Vma } from './vmas.js';
 
 /** A GDB string literal's inside: GDB's `echo` and file name arguments take backslash escapes. */
@@ -92,9 +91,6 @@ export async function gdbScript(image: Image): Promise<string> {
       '# for GDB; warp-tool threads --stack names them.',
       'handle SIGSEGV SIGBUS SIGILL SIGFPE SIGUSR2 SIGQUIT nostop noprint pass',
     );
-  }
-  if (image.segments.some((segment) => segment.type === PT_WARP_CHUNKED)) {
-    lines.push('echo warp-tool: memory of this image is compressed, encrypted or in a parent, and GDB cannot read it\\n');
   }
   return `${lines.join('\n')}\n`;
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, rename, rm, rmdir, stat, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Failure, systemErrorReason } from '../failure.js';
 import type { ByteSource } from './source.js';
@@ -17,6 +17,14 @@ export async function outputPath(argument: string, ours: boolean): Promise<strin
   return argument;
 }
 
+/** Fails where `path` is the file of `source` itself. */
+export async function refuseSameFile(path: string, source: ByteSource): Promise<void> {
+  if (source.path === undefined) return;
+  const [output, input] = await Promise.all([path, source.path].map((name) => stat(name).catch(() => null)));
+  if (output && input && output.dev === input.dev && output.ino === input.ino)
+    throw new Failure(`${path} is the image itself; give another output`);
+}
+
 /** A file that is there in full or not at all, readable by its owner only: images hold secrets. */
 export class ImageWriter {
   private constructor(
@@ -26,26 +34,34 @@ export class ImageWriter {
   ) {}
 
   /** Gives a writer to `work` and puts the file in its place when that has succeeded. */
-  static async write(path: string, work: (writer: ImageWriter) => Promise<void>): Promise<void> {
+  static async write<T>(path: string, work: (writer: ImageWriter) => Promise<T>): Promise<T> {
     const existing = await stat(path).catch(() => null);
     // A device or a pipe must not be replaced by a file of its name.
     if (existing && !existing.isFile()) throw new Failure(`cannot write ${path}: it is there and no regular file; choose another place`);
     const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
     let writer: ImageWriter | undefined;
+    let made: string | undefined;
     try {
-      await mkdir(dirname(path), { recursive: true });
+      made = await mkdir(dirname(path), { recursive: true });
       writer = new ImageWriter(await open(temporary, 'wx', 0o600), temporary);
-      await work(writer);
+      const result = await work(writer);
       await writer.handle.sync();
       await writer.handle.close();
       await rename(temporary, path);
       await syncDirectory(dirname(path));
+      return result;
     } catch (error) {
       await writer?.handle.close().catch(() => {});
       await rm(temporary, { force: true }).catch(() => {});
+      if (made !== undefined) await rmdir(dirname(path)).catch(() => {});
       if (error instanceof Failure || !(error as NodeJS.ErrnoException).code) throw error;
       throw new Failure(`cannot write ${path}: ${systemErrorReason(error)}`, { cause: error });
     }
+  }
+
+  /** For native code that writes many pieces at once. */
+  get fd(): number {
+    return this.handle.fd;
   }
 
   async write(offset: bigint, bytes: Buffer): Promise<void> {

@@ -1,10 +1,14 @@
-import { ImageError } from '../failure.js';
+import { Failure, ImageError } from '../failure.js';
+import { ChunkIndex } from './chunk-index.js';
+import { ContentSource } from './content.js';
+import { cipherOf, DecryptedSource } from './encryption.js';
 import { decodeKernelNote, kernelNoteKey, type KernelNoteKey, type KernelNoteValue } from './kernel-notes/index.js';
 import type { AuxvEntry } from './kernel-notes/auxv.js';
 import type { MappedFile } from './kernel-notes/file.js';
 import { decodeXstate, type Xstate } from './kernel-notes/xstate.js';
 import type { Prstatus } from './kernel-notes/prstatus.js';
 import { Memory } from './memory.js';
+import { hashOfMetadata } from './metadata.js';
 import { readNotes, type Note } from './notes.js';
 import {
   ANCHOR_MAGIC,
@@ -12,6 +16,10 @@ import {
   anchorFields,
   FORMAT_MAJOR,
   FORMAT_MINOR,
+  IMAGE_COMPRESSED,
+  IMAGE_DELTA,
+  IMAGE_ENCRYPTED,
+  IMAGE_FOREIGN,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
@@ -20,8 +28,8 @@ import {
   type NoteRecord,
   type RecordOf,
 } from './schema.js';
-import { EM_X86_64, ET_CORE, readHeader, readSegments, type ElfHeader, type Segment } from './segments.js';
-import { openSource, type ByteSource } from './source.js';
+import { EM_X86_64, ET_CORE, PT_WARP_CHUNKED, readHeader, readSegments, type ElfHeader, type Segment } from './segments.js';
+import { BufferSource, openSource, type ByteSource } from './source.js';
 import { decodeRecord, Table } from './table.js';
 import { buildVmas, findVma, type Vma } from './vmas.js';
 
@@ -39,6 +47,17 @@ export interface Thread {
   notes: Note[];
 }
 
+export interface OpenOptions {
+  /** Of an encrypted image: 32 bytes. */
+  key?: Buffer;
+}
+
+/** What an encrypted image shows without its key. */
+const OPEN_NOTES = new Set<NoteName>(['image', 'encryption', 'chunks']);
+export const SEALED =
+  'it is encrypted, and threads, memory, descriptors and all names are sealed; give its key with --encryption-key-file or --encryption-key-env';
+const DAMAGED_METADATA = 'copy the image again, or take a new checkpoint';
+
 const ANCHOR_END = BigInt(ANCHOR_OFFSET + layoutOf(anchorFields).size);
 
 /**
@@ -53,6 +72,9 @@ export class Image {
   private readonly decodedNotes = new Map<KernelNoteKey, unknown>();
   private cachedThreads: Thread[] | undefined;
   private cachedVmas: Vma[] | undefined;
+  private cachedChunks: ChunkIndex | undefined;
+  private cachedContent: ByteSource | undefined;
+  private inside: Image | undefined;
 
   private constructor(
     readonly source: ByteSource,
@@ -61,8 +83,15 @@ export class Image {
     readonly anchor: Anchor | null,
     readonly segments: readonly Segment[],
     readonly notes: readonly Note[],
+    /** The image that this one was in: the compressed one around a core file of another writer. */
+    readonly container: Image | null,
   ) {
-    this.memory = new Memory(source, segments, (address) => this.vmaAt(address)?.absence === 'zero');
+    this.memory = new Memory(
+      source,
+      () => this.content,
+      segments,
+      (address) => this.vmaAt(address)?.absence === 'zero',
+    );
     this.checkVersions();
     if (this.memory.cut > 0) {
       const some = this.memory.cut === 1 ? '1 segment overlaps' : `${this.memory.cut} segments overlap`;
@@ -74,14 +103,57 @@ export class Image {
         'the core has no list of mapped files (NT_FILE), so files and symbols are unknown: the kernel leaves it out where it would be large; raise kernel.core_file_note_size_limit before the next dump',
       );
     }
+    if (container) this.warnings.unshift(...container.warnings);
   }
 
   /** Opens the image that an IMAGE argument of the command line means. */
-  static async open(argument: string): Promise<Image> {
-    return Image.from(await openSource(argument));
+  static async open(argument: string, options: OpenOptions = {}): Promise<Image> {
+    return Image.from(await openSource(argument), options);
   }
 
-  static async from(source: ByteSource): Promise<Image> {
+  /**
+   * The image in `source`: what is decrypted of an encrypted one when there is a key, and the core file of another writer where the content space is
+   * one.
+   */
+  static async from(source: ByteSource, { key }: OpenOptions = {}): Promise<Image> {
+    let image = await Image.parse(source, null);
+    try {
+      if (image.encrypted && key) image = await image.decrypted(key);
+      if (image.foreignInside && !image.encryptedItself) {
+        image.inside = await Image.parse(image.content, image);
+        image = image.inside;
+      }
+      return image;
+    } catch (error) {
+      await source.close();
+      throw error;
+    }
+  }
+
+  private async decrypted(key: Buffer): Promise<Image> {
+    const { name } = this.source;
+    const table = this.table('encryption');
+    if (table.length === 0) throw new ImageError(name, undefined, 'the note encryption is missing', DAMAGED_METADATA);
+    const record = table.get(0);
+    const cipher = cipherOf(record, this.single('image')!.image_id, key, name);
+    const metadata = cipher.unseal(record.sealed);
+    if (!metadata) {
+      if ((await hashOfMetadata(this)) !== this.anchor!.metadata_hash)
+        throw new ImageError(name, undefined, 'the metadata is damaged, so the key cannot be judged', DAMAGED_METADATA);
+      throw new Failure(`${name}: it was encrypted with another key; give the right one`);
+    }
+    const before = metadata.length === 0 ? null : await Image.parse(new BufferSource(name, metadata), null);
+    const chunks = before ? before.chunks : null;
+    const same = (_: number, chunk: number): boolean => chunks!.contentOffset(chunk) === this.chunks.contentOffset(chunk);
+    if (chunks && (chunks.length !== this.chunks.length || !Array.from({ length: chunks.length }, () => 0).every(same)))
+      throw new ImageError(name, undefined, 'the chunk index does not fit to the sealed one', DAMAGED_METADATA);
+    const layout = { metadata, chunks, size: before?.anchor?.file_size ?? this.anchor!.content_size };
+    const source = new DecryptedSource(this.source, this.chunks, cipher, layout, (chunk) => this.addressOfChunk(chunk));
+    this.inside = await Image.parse(source, this);
+    return this.inside;
+  }
+
+  private static async parse(source: ByteSource, container: Image | null): Promise<Image> {
     try {
       const header = await readHeader(source);
       if (header.type !== ET_CORE) {
@@ -102,7 +174,7 @@ export class Image {
       }
       const anchor = await readAnchor(source, header);
       const segments = await readSegments(source, header);
-      return new Image(source, header, anchor, segments, await readNotes(source, segments));
+      return new Image(source, header, anchor, segments, await readNotes(source, segments), container);
     } catch (error) {
       await source.close();
       throw error;
@@ -118,11 +190,80 @@ export class Image {
     return this.anchor !== null && this.anchor.format_major === FORMAT_MAJOR;
   }
 
+  /** The image as it stands in its file, with everything that is around this one. */
+  get outermost(): Image {
+    return this.container ? this.container.outermost : this;
+  }
+
+  /** The file itself; `source` can be what is packed in it. */
+  get file(): ByteSource {
+    return this.outermost.source;
+  }
+
+  /** Whether this, as it stands, is encrypted. */
+  get encryptedItself(): boolean {
+    return this.ours && (this.anchor!.flags & IMAGE_ENCRYPTED) !== 0;
+  }
+
+  /** Whether the file is encrypted and there was no key: only its open notes are there. */
+  get sealed(): boolean {
+    return this.encryptedItself && !this.inside;
+  }
+
+  /** Fails for what is not among the open notes of an encrypted image. */
+  private requireKey(): void {
+    if (this.sealed) throw new Failure(`${this.source.name}: ${SEALED}`);
+  }
+
+  /** Whether the file is encrypted, also where this is what was decrypted of it. */
+  get encrypted(): boolean {
+    return this.outermost.encryptedItself;
+  }
+
+  /** Whether the content space of this image is a core file of another writer. */
+  get foreignInside(): boolean {
+    return this.ours && (this.anchor!.flags & IMAGE_FOREIGN) !== 0;
+  }
+
+  /** The chunk index of this image; empty in a core file of another writer. */
+  get chunks(): ChunkIndex {
+    this.cachedChunks ??= ChunkIndex.of(this.table('chunks'), this.source.name);
+    return this.cachedChunks;
+  }
+
+  /** The chunks that this image's content offsets lead to, where they do not lie in the file as they are; null for a plain image. */
+  get packing(): ChunkIndex | null {
+    if (this.container?.foreignInside) return this.container.chunks;
+    return this.content === this.source ? null : this.chunks;
+  }
+
+  /** The first address whose memory is in a chunk of this image; null where none is. */
+  addressOfChunk(chunk: number): bigint | null {
+    let innermost: Image = this;
+    while (innermost.inside) innermost = innermost.inside;
+    return innermost.memory.addressOf(BigInt(this.chunks.contentOffset(chunk)), BigInt(this.chunks.contentSize(chunk)));
+  }
+
+  /** The content space (docs/image-format.md): the file itself where nothing is packed. */
+  get content(): ByteSource {
+    if (!this.cachedContent) {
+      const flagged = this.ours && (this.anchor!.flags & (IMAGE_COMPRESSED | IMAGE_DELTA | IMAGE_FOREIGN)) !== 0;
+      const packed = flagged || (this.ours && this.segments.some(({ type }) => type === PT_WARP_CHUNKED));
+      if (packed) {
+        this.cachedContent = new ContentSource(this.source, this.chunks, this.anchor!.content_size, (chunk) => this.addressOfChunk(chunk));
+      } else {
+        this.cachedContent = this.source;
+      }
+    }
+    return this.cachedContent;
+  }
+
   /** A project note as a table; an empty one when the image does not have it. */
   table<N extends NoteName>(name: N): Table<(typeof projectNotes)[N]['fields']> {
     type Found = Table<(typeof projectNotes)[N]['fields']>;
     let table = this.tables.get(name) as Found | undefined;
     if (!table) {
+      if (!OPEN_NOTES.has(name)) this.requireKey();
       const { type, fields } = projectNotes[name];
       const note = this.ours ? this.notes.find((candidate) => candidate.owner === NOTE_OWNER && candidate.type === type) : undefined;
       const payload = note?.descriptor ?? Buffer.alloc(TABLE_HEADER_SIZE);
@@ -132,9 +273,9 @@ export class Image {
     return table;
   }
 
-  /** The only record of the notes `image` and `process`; null in a foreign core. An image of ours must have it. */
+  /** The only record of the notes `image` and `process`; null in a foreign core. An image of a process must have it. */
   single<N extends 'image' | 'process'>(name: N): NoteRecord<N> | null {
-    if (!this.ours) return null;
+    if (!this.ours || (name === 'process' && this.foreignInside && !this.sealed)) return null;
     const table = this.table(name);
     if (table.length === 0) {
       throw new ImageError(
@@ -149,6 +290,7 @@ export class Image {
 
   /** The first kernel note of a kind, decoded, or null when there is none. */
   kernelNote<K extends KernelNoteKey>(key: K): KernelNoteValue<K> | null {
+    this.requireKey();
     if (!this.decodedNotes.has(key)) this.decodedNotes.set(key, this.findKernelNote(key, this.notes));
     return this.decodedNotes.get(key) as KernelNoteValue<K> | null;
   }
@@ -165,6 +307,7 @@ export class Image {
 
   /** Threads in file order. */
   threads(): Thread[] {
+    this.requireKey();
     this.cachedThreads ??= this.collectThreads();
     return this.cachedThreads;
   }
@@ -221,6 +364,7 @@ export class Image {
 
   /** Memory areas by ascending address. */
   vmas(): Vma[] {
+    this.requireKey();
     this.cachedVmas ??= buildVmas(this);
     return this.cachedVmas;
   }
@@ -267,8 +411,8 @@ async function readAnchor(source: ByteSource, header: ElfHeader): Promise<Anchor
 }
 
 /** Opens an image for the time of `work`. */
-export async function withImage<T>(argument: string, work: (image: Image) => Promise<T> | T): Promise<T> {
-  const image = await Image.open(argument);
+export async function withImage<T>(argument: string, work: (image: Image) => Promise<T> | T, options: OpenOptions = {}): Promise<T> {
+  const image = await Image.open(argument, options);
   try {
     return await work(image);
   } finally {

@@ -148,13 +148,12 @@ export class RunReader {
   /** How far the walk is. */
   at = 0n;
   private readonly runs: AsyncGenerator<Run>;
-  private readonly ahead: ReadAhead;
+  private ahead: ReadAhead | undefined;
   /** For what is not in the image. */
   private piece: Buffer | undefined;
 
   constructor(space: AddressSpace) {
     this.runs = space.runs();
-    this.ahead = new ReadAhead(space.image.source);
   }
 
   async next(): Promise<void> {
@@ -175,14 +174,20 @@ export class RunReader {
     const run = this.run!;
     if (!run.source) return ZEROS.subarray(0, length);
     const offset = run.offset + (address - run.start);
-    if (run.from === 'image') return this.ahead.bytes(offset, length);
+    if (run.from === 'image') {
+      if (this.ahead?.source !== run.source) {
+        await this.ahead?.settle();
+        this.ahead = new ReadAhead(run.source);
+      }
+      return this.ahead.bytes(offset, length);
+    }
     const piece = (this.piece ??= Buffer.allocUnsafe(WINDOW)).subarray(0, length);
     await run.source.readInto(offset, piece);
     return piece;
   }
 
   async close(): Promise<void> {
-    await this.ahead.settle();
+    await this.ahead?.settle();
   }
 }
 
@@ -199,7 +204,7 @@ class ReadAhead {
   private following: Window | undefined;
   private readonly buffers: Buffer[];
 
-  constructor(private readonly source: ByteSource) {
+  constructor(readonly source: ByteSource) {
     const size = Number(min(BigInt(WINDOW), source.size));
     this.buffers = [Buffer.allocUnsafe(size), Buffer.allocUnsafe(size)];
   }

@@ -15,10 +15,12 @@ export class Memory {
   readonly segments: readonly Segment[];
   /** How many segments had to be cut or left out for that. */
   readonly cut: number;
+  private byOffset: Segment[] | undefined;
 
-  /** `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
+  /** `content`: what chunked segments lie in. `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
   constructor(
     private readonly source: ByteSource,
+    private readonly content: () => ByteSource,
     segments: readonly Segment[],
     private readonly zeroFilled: (address: bigint) => boolean,
   ) {
@@ -52,11 +54,38 @@ export class Memory {
   stored(start: bigint, end: bigint): bigint {
     let total = 0n;
     for (let index = Math.max(0, this.indexAt(start)); index < this.segments.length; index++) {
-      const { address, type, fileSize, memorySize } = this.segments[index]!;
+      const segment = this.segments[index]!;
+      const { address } = segment;
       if (address >= end) break;
-      total += max(0n, min(end, address + (type === PT_WARP_CHUNKED ? memorySize : fileSize)) - max(start, address));
+      total += max(0n, min(end, address + this.storedSize(segment)) - max(start, address));
     }
     return total;
+  }
+
+  /** How much content the image has of a segment, bytes: fewer than it has in memory, or none. */
+  storedSize({ type, memorySize, fileSize }: Segment): bigint {
+    return type === PT_WARP_CHUNKED ? memorySize : fileSize;
+  }
+
+  /** What a segment's offset is in. */
+  sourceOf({ type }: Segment): ByteSource {
+    return type === PT_WARP_CHUNKED ? this.content() : this.source;
+  }
+
+  /** The first address whose byte is among `length` bytes at a content offset; null where none is: metadata, and objects that no area maps. */
+  addressOf(contentOffset: bigint, length: bigint): bigint | null {
+    this.byOffset ??= this.segments.filter((segment) => this.storedSize(segment) > 0n).toSorted((a, b) => (a.offset < b.offset ? -1 : 1));
+    let low = 0;
+    let high = this.byOffset.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.byOffset[middle]!.offset <= contentOffset) low = middle + 1;
+      else high = middle;
+    }
+    const segment = this.byOffset[low - 1];
+    if (segment && contentOffset < segment.offset + this.storedSize(segment)) return segment.address + (contentOffset - segment.offset);
+    const next = this.byOffset[low];
+    return next && next.offset < contentOffset + length ? next.address : null;
   }
 
   /** `length` bytes at `address`. Fails when a part is not in the image. */
@@ -72,14 +101,10 @@ export class Memory {
       if (!segment) throw new Failure(`${this.source.name}: address ${hex(at)} is not mapped; see \`warp-tool maps\``);
       const inside = at - segment.address;
       const want = BigInt(length - done);
-      if (segment.type === PT_WARP_CHUNKED) {
-        throw new Failure(
-          `${this.source.name}: memory at ${hex(at)} is compressed, encrypted or kept in a parent, which this version cannot read; take the image without`,
-        );
-      }
-      if (inside < segment.fileSize) {
-        const size = Number(min(want, segment.fileSize - inside));
-        (await this.source.read(segment.offset + inside, size)).copy(result, done);
+      const stored = this.storedSize(segment);
+      if (inside < stored) {
+        const size = Number(min(want, stored - inside));
+        await this.sourceOf(segment).readInto(segment.offset + inside, result.subarray(done, done + size));
         done += size;
       } else if (this.zeroFilled(at)) {
         done += Number(min(want, segment.memorySize - inside));

@@ -7,6 +7,10 @@ import { encodeNote, notesOfSegment, type Note } from './notes.js';
 import {
   ANCHOR_OFFSET,
   anchorFields,
+  IMAGE_COMPRESSED,
+  IMAGE_DELTA,
+  IMAGE_ENCRYPTED,
+  IMAGE_FOREIGN,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
@@ -112,6 +116,11 @@ export interface Placed {
   bytes: Buffer;
 }
 
+/** The image that a document is about: the file as it stands, decrypted, and not what is packed in it. */
+export function describedImage(image: Image): Image {
+  return image.container?.foreignInside ? image.container : image;
+}
+
 /** All metadata of an image. `path` is what the document will call the image. */
 export async function decodeMetadata(image: Image, path: string): Promise<MetadataJson> {
   const { source, header } = image;
@@ -200,8 +209,9 @@ export function encodeNoteSegment(document: MetadataJson, part: NoteSegmentJson)
 }
 
 /**
- * The metadata of an image of ours when notes have another size than before: the notes one after the other behind the segment table, and all content
- * moved by a whole number of pages when they need the room. Changes `document`; returns by how many bytes content moved.
+ * The metadata of an image of ours when notes have another size than before: the notes one after the other behind the segment table, and all that is
+ * stored moved by a whole number of pages when they need the room. Changes `document`; returns by how many bytes. Offsets in the content space of an
+ * image whose content is packed stay.
  */
 export function layOutMetadata(document: MetadataJson, pageSize: bigint): bigint {
   const anchor = document.anchor!;
@@ -228,11 +238,16 @@ export function layOutMetadata(document: MetadataJson, pageSize: bigint): bigint
       if (value >= before) record[field] = hex(value + moved);
     }
   };
-  for (const segment of document.segments) move(segment, 'offset');
-  for (const record of recordsOf(document, 'chunks')) move(record, 'content_offset', 'file_offset');
-  for (const record of recordsOf(document, 'extents')) move(record, 'content_offset');
+  const packed = (Number(anchor['flags']) & (IMAGE_COMPRESSED | IMAGE_ENCRYPTED | IMAGE_DELTA | IMAGE_FOREIGN)) !== 0;
+  for (const record of recordsOf(document, 'chunks')) move(record, 'file_offset');
+  if (!packed) {
+    for (const segment of document.segments) move(segment, 'offset');
+    for (const record of recordsOf(document, 'chunks')) move(record, 'content_offset');
+    for (const record of recordsOf(document, 'extents')) move(record, 'content_offset');
+    move(anchor, 'content_size');
+  }
   anchor['metadata_size'] = hex(needed);
-  move(anchor, 'file_size', 'content_size');
+  move(anchor, 'file_size');
   return moved;
 }
 
@@ -259,11 +274,20 @@ export function assembleMetadata(document: MetadataJson): Buffer {
   return result;
 }
 
+/** Where the anchor has the hash of the metadata, bytes from the file's start. */
+export const METADATA_HASH_OFFSET = ANCHOR_OFFSET + layoutOf(anchorFields).places.find(({ name }) => name === 'metadata_hash')!.offset;
+
 /** Writes the hash of the metadata into its anchor. */
 export async function sealMetadata(metadata: Buffer): Promise<void> {
-  const at = ANCHOR_OFFSET + layoutOf(anchorFields).places.find(({ name }) => name === 'metadata_hash')!.offset;
-  metadata.writeBigUInt64LE(0n, at);
-  metadata.writeBigUInt64LE(await xxh64(metadata), at);
+  metadata.writeBigUInt64LE(0n, METADATA_HASH_OFFSET);
+  metadata.writeBigUInt64LE(await xxh64(metadata), METADATA_HASH_OFFSET);
+}
+
+/** The hash that the metadata of an image of ours has, whatever its anchor says. */
+export async function hashOfMetadata(image: Image): Promise<bigint> {
+  const metadata = Buffer.from(await image.source.read(0n, Number(image.anchor!.metadata_size)));
+  metadata.writeBigUInt64LE(0n, METADATA_HASH_OFFSET);
+  return xxh64(metadata);
 }
 
 async function noteSegments(image: Image) {

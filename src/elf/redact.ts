@@ -1,7 +1,7 @@
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { AddressSpace, readRun } from './address-space.js';
-import type { Image } from './image.js';
+import { Image } from './image.js';
 import { ImageWriter } from './image-writer.js';
 import { AUXV_NAMES } from './kernel-notes/auxv.js';
 import { kernelNoteKey, kernelNotes, type KernelNoteKey } from './kernel-notes/index.js';
@@ -19,8 +19,8 @@ import {
   type Placed,
   type RecordJson,
 } from './metadata.js';
+import { plainSource } from './pack.js';
 import { LARGEST_CHUNK, layoutOf, NOTE_OWNER, projectNotes, type NoteName } from './schema.js';
-import { PT_WARP_CHUNKED } from './segments.js';
 import { MEMORY_FILE } from './vmas.js';
 import { xxh64 } from './xxh64.js';
 
@@ -40,15 +40,13 @@ export interface Removed {
  * Writes an image of the same structure without what its process held: everything that is not known to be harmless is blanked, so that what a later
  * version of the format adds is blanked too.
  */
-export async function redactImage(image: Image, path: string, keep: ReadonlySet<Keepable>): Promise<Removed[]> {
+export async function redactImage(packed: Image, path: string, keep: ReadonlySet<Keepable>): Promise<Removed[]> {
+  // What comes out is plain: there is no content left to compress or to hide.
+  const plain = await plainSource(packed);
+  const image = plain === packed.source ? packed : await Image.from(plain);
   if (image.anchor && !image.ours) {
     throw new Failure(
       `${image.source.name}: its format is not known here, so nobody can say what to remove; use warp-tool of the version that made it`,
-    );
-  }
-  if (image.segments.some(({ type }) => type === PT_WARP_CHUNKED)) {
-    throw new Failure(
-      `${image.source.name}: compressed, encrypted and delta images cannot be redacted by this version; take the image without`,
     );
   }
   const document = await decodeMetadata(image, image.source.name);

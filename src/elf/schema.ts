@@ -487,6 +487,7 @@ export const names = {
   lockKind: { 1: 'posix', 2: 'flock', 3: 'ofd' },
   tidReferenceKind: { 1: 'thread', 2: 'mutex', 3: 'futex' },
   codec: { 0: 'plain', 1: 'lz4', 2: 'zstd' },
+  cipher: { 1: 'AES-256-GCM' },
   tagKind: { 1: 'label', 2: 'bitmap', 3: 'score', 4: 'user-data', 5: 'restore-data' },
 } as const satisfies Record<string, Record<number, string>>;
 

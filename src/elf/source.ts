@@ -35,7 +35,8 @@ export class FileSource implements ByteSource {
   private constructor(
     readonly name: string,
     readonly size: bigint,
-    private readonly fd: number,
+    /** For native code that reads many pieces at once, too. */
+    readonly fd: number,
   ) {}
 
   static async open(path: string): Promise<FileSource> {

@@ -6,7 +6,6 @@ import { gdbScript } from './gdb-script.js';
 import type { Image } from './image.js';
 import type { JavaFrame, JavaStack } from './jvm/frames.js';
 import { Modules, type Location } from './modules.js';
-import { PT_WARP_CHUNKED } from './segments.js';
 
 /** One frame of a thread's stack, innermost first. */
 export interface StackFrame {
@@ -36,15 +35,8 @@ export interface Stacks {
 /** Frames of one thread at most: deep recursion must not fill the screen and the memory. */
 export const MOST_FRAMES = 256;
 
-/** Stacks of all threads, by GDB where it is installed, else by eu-stack. `signal` ends the debugger; that is an error. */
+/** Stacks of all threads of a plain local image, by GDB where it is installed, else by eu-stack. `signal` ends the debugger; that is an error. */
 export async function stacksOf(image: Image, signal?: AbortSignal): Promise<Stacks> {
-  if (image.segments.some(({ type }) => type === PT_WARP_CHUNKED)) {
-    return {
-      tool: null,
-      problem: 'memory of this image is compressed, encrypted or in a parent, and debuggers cannot read it',
-      frames: new Map(),
-    };
-  }
   const found = (await byGdb(image, signal)) ?? (await byEuStack(image, signal));
   if (!found) {
     const problem =

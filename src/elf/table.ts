@@ -58,7 +58,8 @@ export class Table<F extends Fields> implements Iterable<RecordOf<F>> {
   readonly heap: Buffer;
   private readonly places: FieldPlace[];
   private readonly knownSize: number;
-  private readonly records: Buffer;
+  /** All records, one after the other. */
+  readonly records: Buffer;
 
   /** `offset` is where `payload` is in `file`, for messages. */
   constructor(
@@ -140,6 +141,18 @@ export class Table<F extends Fields> implements Iterable<RecordOf<F>> {
       return this.heap.subarray(offset, offset + length);
     });
   }
+}
+
+/** A record with all fields zero or empty but for those given. */
+export function recordWith<F extends Fields>(fields: F, given: Partial<RecordOf<F>>): RecordOf<F> {
+  const blank = Object.entries(fields).map(([name, type]) => {
+    const { scalar, dimensions, size } = shapeOf(type);
+    if (scalar === 'slice') return [name, Buffer.alloc(0)];
+    if (scalar === 'bytes') return [name, Buffer.alloc(size)];
+    const zero = scalar === 'u64' || scalar === 'i64' ? 0n : 0;
+    return [name, dimensions.reduceRight<unknown>((value, length) => Array.from({ length }, () => value), zero)];
+  });
+  return { ...(Object.fromEntries(blank) as RecordOf<F>), ...given };
 }
 
 /** The payload of a note: header, records, heap. Slices are laid out in the order of the fields. */

@@ -1,13 +1,15 @@
+import { availableParallelism } from 'node:os';
+import { unpackChunks } from '../engine/chunk-work.js';
 import { ImageError } from '../failure.js';
 import { hex } from '../hex.js';
+import { readChunk, readStored, type ChunkProblem } from './content.js';
 import type { Anchor, Image } from './image.js';
+import { hashOfMetadata, METADATA_HASH_OFFSET } from './metadata.js';
 import { decodeKernelNote, kernelNoteKey, kernelNotes } from './kernel-notes/index.js';
 import {
   ANCHOR_OFFSET,
   anchorFields,
-  CHUNK_CODEC_MASK,
-  CHUNK_ENCRYPTED,
-  CHUNK_IN_PARENT,
+  CODEC_PLAIN,
   FORMAT_MAJOR,
   LARGEST_CHUNK,
   layoutOf,
@@ -18,7 +20,7 @@ import {
   type NoteName,
 } from './schema.js';
 import { PT_LOAD, PT_NOTE, PT_WARP_ANCHOR, PT_WARP_CHUNKED, type Segment } from './segments.js';
-import { xxh64 } from './xxh64.js';
+import { FileSource } from './source.js';
 
 /** One fault of an image. */
 export interface Finding {
@@ -53,22 +55,33 @@ export async function* validateImage(
   checked: Checked,
   progress: (done: bigint, total: bigint) => void,
 ): AsyncGenerator<Finding> {
-  checked.segments = image.segments.length;
-  checked.notes = image.notes.length;
-  yield* checkSegments(image);
-  yield* checkKernelNotes(image);
-  if (!image.anchor) return;
-  yield* checkAnchor(image, image.anchor);
-  if (!image.ours) return;
-  yield* checkMetadataHash(image, image.anchor);
-  const broken = yield* checkTables(image, checked);
-  // What refers to a broken table cannot be judged.
-  if (broken) return;
-  yield* checkThreads(image);
-  yield* checkAreas(image);
-  yield* checkReferences(image);
-  yield* checkChunkIndex(image, image.anchor);
-  yield* checkChunkContent(image, checked, progress);
+  const levels: Image[] = [];
+  for (let level: Image | null = image; level; level = level.container) levels.unshift(level);
+  for (const level of levels) {
+    checked.segments += level.segments.length;
+    checked.notes += level.notes.length;
+    yield* checkSegments(level);
+    if (!isAround(level)) yield* checkKernelNotes(level);
+    if (!level.anchor) continue;
+    yield* checkAnchor(level, level.anchor);
+    if (!level.ours) continue;
+    yield* checkMetadataHash(level, level.anchor);
+    const broken = yield* checkTables(level, checked);
+    // What refers to a broken table cannot be judged.
+    if (broken) return;
+    if (!isAround(level)) {
+      yield* checkThreads(level);
+      yield* checkAreas(level);
+      yield* checkReferences(level);
+    }
+    yield* checkChunkIndex(level, level.anchor);
+    yield* checkChunkContent(level, checked, progress);
+  }
+}
+
+/** Whether an image only holds another one: a core file of another writer. */
+function isAround(image: Image): boolean {
+  return image.foreignInside;
 }
 
 /** What made an image unreadable, as a finding. */
@@ -103,7 +116,7 @@ function* checkSegments(image: Image): Generator<Finding> {
         mend: COPY,
       };
     }
-    if (!anchor) continue;
+    if (!anchor || isAround(image)) continue;
     if (address % pageSize !== 0n || memorySize % pageSize !== 0n || (fileSize > 0n && offset % pageSize !== 0n)) {
       yield {
         check: 'segment-aligned',
@@ -206,15 +219,12 @@ function* checkAnchor(image: Image, anchor: Anchor): Generator<Finding> {
 
 async function* checkMetadataHash(image: Image, anchor: Anchor): AsyncGenerator<Finding> {
   if (anchor.metadata_size > image.source.size) return; // reported as truncated
-  const metadata = Buffer.from(await image.source.read(0n, Number(anchor.metadata_size)));
-  const place = layoutOf(anchorFields).places.find((candidate) => candidate.name === 'metadata_hash')!;
-  metadata.fill(0, ANCHOR_OFFSET + place.offset, ANCHOR_OFFSET + place.offset + place.size);
-  const found = await xxh64(metadata);
+  const found = await hashOfMetadata(image);
   if (found === anchor.metadata_hash) return;
   yield {
     check: 'metadata-hash',
     problem: `the hash of the metadata is ${hex(found)}, the anchor says ${hex(anchor.metadata_hash)}`,
-    offset: BigInt(ANCHOR_OFFSET + place.offset),
+    offset: BigInt(METADATA_HASH_OFFSET),
     address: null,
     mend: COPY,
   };
@@ -238,8 +248,8 @@ function* checkTables(image: Image, checked: Checked): Generator<Finding, boolea
       const table = image.table(name);
       for (let index = 0; index < table.length; index++) table.get(index);
       checked.records += table.length;
-      const required = name === 'image' || name === 'process' || name === 'threads' || name === 'vmas';
-      if (required && table.length === 0) {
+      const required = isAround(image) ? ['image', 'chunks'] : ['image', 'process', 'threads', 'vmas'];
+      if (required.includes(name) && table.length === 0) {
         broken = true;
         yield { check: 'note', problem: `the note ${name} is missing or empty`, offset: null, address: null, mend: WRITER };
       }
@@ -409,124 +419,107 @@ function* checkReferences(image: Image): Generator<Finding> {
 
 /** Order, sizes and places of chunks, and that all stored memory has one. */
 function* checkChunkIndex(image: Image, anchor: Anchor): Generator<Finding> {
-  const chunks = [...image.table('chunks')];
-  const finding = (index: number, problem: string): Finding => ({
+  const { chunks } = image;
+  const finding = (chunk: number, problem: string): Finding => ({
     check: 'chunk-index',
-    problem: `chunk ${index}: ${problem}`,
-    offset: chunks[index]!.file_offset,
-    address: addressOf(image, chunks[index]!.content_offset),
+    problem: `chunk ${chunk}: ${problem}`,
+    offset: BigInt(chunks.fileOffset(chunk)),
+    address: image.addressOfChunk(chunk),
     mend: COPY,
   });
-  let end = 0n;
-  const places: { index: number; start: bigint; end: bigint }[] = [];
-  for (const [index, chunk] of chunks.entries()) {
-    if (chunk.content_size === 0 || chunk.content_size > LARGEST_CHUNK) yield finding(index, `${chunk.content_size} bytes of content`);
-    if (chunk.content_offset < end)
-      yield finding(index, `content offset ${hex(chunk.content_offset)} is before the end of the chunk before it`);
-    end = chunk.content_offset + BigInt(chunk.content_size);
-    if (end > anchor.content_size) yield finding(index, `reaches behind the content of ${anchor.content_size} bytes`);
-    if (chunk.flags & CHUNK_IN_PARENT) continue;
-    const plain = (chunk.flags & CHUNK_CODEC_MASK) === 0 && (chunk.flags & CHUNK_ENCRYPTED) === 0;
-    if (plain && chunk.stored_size !== chunk.content_size)
-      yield finding(index, `plain, but ${chunk.stored_size} bytes for ${chunk.content_size}`);
-    if (plain && chunk.stored_hash !== chunk.content_hash) yield finding(index, 'plain, but its two hashes differ');
-    if (!((chunk.flags & CHUNK_CODEC_MASK) in names.codec)) yield finding(index, `unknown codec ${chunk.flags & CHUNK_CODEC_MASK}`);
-    places.push({ index, start: chunk.file_offset, end: chunk.file_offset + BigInt(chunk.stored_size) });
+  const contentSize = Number(anchor.content_size);
+  let end = 0;
+  const stored: number[] = [];
+  for (let chunk = 0; chunk < chunks.length; chunk++) {
+    const [offset, size, storedSize, codec] = [
+      chunks.contentOffset(chunk),
+      chunks.contentSize(chunk),
+      chunks.storedSize(chunk),
+      chunks.codec(chunk),
+    ];
+    if (size === 0 || size > LARGEST_CHUNK) yield finding(chunk, `${size} bytes of content`);
+    if (offset < end) yield finding(chunk, `content offset ${hex(offset)} is before the end of the chunk before it`);
+    end = offset + size;
+    if (end > contentSize) yield finding(chunk, `reaches behind the content of ${contentSize} bytes`);
+    if (chunks.isInParent(chunk)) continue;
+    if (codec === CODEC_PLAIN && !chunks.isEncrypted(chunk)) {
+      if (storedSize !== size) yield finding(chunk, `plain, but ${storedSize} bytes for ${size}`);
+      if (chunks.storedHash(chunk) !== chunks.contentHash(chunk)) yield finding(chunk, 'plain, but its two hashes differ');
+    }
+    if (!(codec in names.codec)) yield finding(chunk, `unknown codec ${codec}`);
+    stored.push(chunk);
   }
-  places.sort((a, b) => (a.start < b.start ? -1 : 1));
-  for (const [at, place] of places.entries()) {
-    if (at > 0 && place.start < places[at - 1]!.end) yield finding(place.index, `overlaps chunk ${places[at - 1]!.index} in the file`);
+  const places = Uint32Array.from(stored).sort((a, b) => chunks.fileOffset(a) - chunks.fileOffset(b));
+  for (let at = 1; at < places.length; at++) {
+    const [before, chunk] = [places[at - 1]!, places[at]!];
+    const same = chunks.fileOffset(chunk) === chunks.fileOffset(before) && chunks.storedSize(chunk) === chunks.storedSize(before);
+    // Equal content may be stored once.
+    if (!same && chunks.fileOffset(chunk) < chunks.fileOffset(before) + chunks.storedSize(before))
+      yield finding(chunk, `overlaps chunk ${before} in the file`);
   }
+  const uncovered = (from: number, to: number): number => {
+    let at = from;
+    const first = chunks.find(at);
+    for (let chunk = first < 0 ? ~first : first; at < to && chunk < chunks.length && chunks.contentOffset(chunk) <= at; chunk++)
+      at = chunks.contentEnd(chunk);
+    return at;
+  };
   for (const segment of image.memory.segments) {
-    const size = segment.type === PT_WARP_CHUNKED ? segment.memorySize : segment.fileSize;
-    let at = segment.offset;
-    const limit = segment.offset + size;
-    for (let index = firstChunkEndingAfter(chunks, at); at < limit && index < chunks.length; index++) {
-      if (chunks[index]!.content_offset > at) break;
-      at = chunks[index]!.content_offset + BigInt(chunks[index]!.content_size);
-    }
-    if (at < limit) {
-      yield {
-        check: 'chunk-index',
-        problem: `no chunk covers content offset ${hex(at)} of segment ${segment.index}`,
-        offset: at,
-        address: segment.address + (at - segment.offset),
-        mend: WRITER,
-      };
-    }
+    const limit = Number(segment.offset + image.memory.storedSize(segment));
+    const at = uncovered(Number(segment.offset), limit);
+    if (at >= limit) continue;
+    yield {
+      check: 'chunk-index',
+      problem: `no chunk covers content offset ${hex(at)} of segment ${segment.index}`,
+      offset: BigInt(at),
+      address: segment.address + (BigInt(at) - segment.offset),
+      mend: WRITER,
+    };
   }
+  if (image.foreignInside && uncovered(0, contentSize) < contentSize)
+    yield {
+      check: 'chunk-index',
+      problem: `no chunk covers content offset ${hex(uncovered(0, contentSize))}`,
+      offset: null,
+      address: null,
+      mend: WRITER,
+    };
 }
 
-function firstChunkEndingAfter(chunks: readonly { content_offset: bigint; content_size: number }[], offset: bigint): number {
-  let low = 0;
-  let high = chunks.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (chunks[middle]!.content_offset + BigInt(chunks[middle]!.content_size) <= offset) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
+/** Every chunk against its hashes: by native code where the image is a local file. */
 async function* checkChunkContent(
   image: Image,
   checked: Checked,
   progress: (done: bigint, total: bigint) => void,
 ): AsyncGenerator<Finding> {
-  const chunks = image.table('chunks');
-  let total = 0n;
-  for (let index = 0; index < chunks.length; index++) total += BigInt(chunks.field(index, 'stored_size'));
-  for (let index = 0; index < chunks.length; index++) {
-    const chunk = chunks.get(index);
-    if (chunk.flags & CHUNK_IN_PARENT) continue;
-    const address = addressOf(image, chunk.content_offset);
-    const place = { offset: chunk.file_offset, address };
-    checked.chunks++;
-    progress(checked.content, total);
-    if (chunk.file_offset + BigInt(chunk.stored_size) > image.source.size) {
-      yield {
-        check: 'chunk-content',
-        problem: `chunk ${index} reaches behind the file's end`,
-        ...place,
-        mend: `the file is truncated: ${COPY}`,
-      };
-      continue;
+  const { chunks, source } = image;
+  const total = BigInt(chunks.contentBytes());
+  if (source instanceof FileSource) {
+    const work = { threads: availableParallelism(), progress: (done: number) => progress(BigInt(done), total) };
+    const verdicts = await unpackChunks(chunks, source, null, 0, work);
+    for (const chunk of verdicts.bad()) yield contentFinding(image, chunk, { problem: verdicts.problem(chunk)! });
+  } else {
+    let done = 0n;
+    for (let chunk = 0; chunk < chunks.length; chunk++) {
+      if (!chunks.isInParent(chunk)) {
+        const content = chunks.isEncrypted(chunk) ? await readStored(source, chunks, chunk) : await readChunk(source, chunks, chunk);
+        if (!Buffer.isBuffer(content)) yield contentFinding(image, chunk, content);
+      }
+      done += BigInt(chunks.contentSize(chunk));
+      progress(done, total);
     }
-    const content = await image.source.read(chunk.file_offset, chunk.stored_size);
-    checked.content += BigInt(chunk.stored_size);
-    const found = await xxh64(content);
-    if (found === chunk.stored_hash) continue;
-    const vma = address === null ? undefined : image.vmaAt(address);
-    const where = vma ? ` (${vma.name === '' ? vma.kind : vma.name}, ${chunk.content_size} bytes from ${hex(address!)})` : '';
-    yield {
-      check: 'chunk-content',
-      problem: `chunk ${index}${where} has the hash ${hex(found)} instead of ${hex(chunk.stored_hash)}`,
-      ...place,
-      mend: `the content is damaged: ${COPY}`,
-    };
+  }
+  for (let chunk = 0; chunk < chunks.length; chunk++) {
+    if (chunks.isInParent(chunk)) continue;
+    checked.chunks++;
+    checked.content += BigInt(chunks.storedSize(chunk));
   }
 }
 
-const byContent = new WeakMap<Image, Segment[]>();
-
-/** The address that the byte at a content offset belongs to; null for objects' content that no area maps. */
-function addressOf(image: Image, contentOffset: bigint): bigint | null {
-  let segments = byContent.get(image);
-  if (!segments) {
-    segments = image.memory.segments
-      .filter((segment) => segment.fileSize > 0n || segment.type === PT_WARP_CHUNKED)
-      .toSorted((a, b) => (a.offset < b.offset ? -1 : 1));
-    byContent.set(image, segments);
-  }
-  let low = 0;
-  let high = segments.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (segments[middle]!.offset <= contentOffset) low = middle + 1;
-    else high = middle;
-  }
-  const segment = segments[low - 1];
-  if (segment && contentOffset < segment.offset + segment.memorySize) return segment.address + (contentOffset - segment.offset);
-  // A chunk that starts in a bridged gap: the next segment is the first memory in it.
-  return segments[low]?.address ?? null;
+function contentFinding(image: Image, chunk: number, { problem, mend = `the content is damaged: ${COPY}` }: ChunkProblem): Finding {
+  const { chunks } = image;
+  const address = image.addressOfChunk(chunk);
+  const vma = address === null || image.foreignInside ? undefined : image.vmaAt(address);
+  const where = vma ? ` (${vma.name === '' ? vma.kind : vma.name}, ${chunks.contentSize(chunk)} bytes from ${hex(address!)})` : '';
+  return { check: 'chunk-content', problem: `chunk ${chunk}${where} ${problem}`, offset: BigInt(chunks.fileOffset(chunk)), address, mend };
 }

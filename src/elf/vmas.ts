@@ -1,7 +1,8 @@
 import type { Image } from './image.js';
 import { ADDRESS_END, max, min } from './memory.js';
-import { bitNames, CHUNK_IN_PARENT, nameOf, names, NONE } from './schema.js';
-import { PT_WARP_CHUNKED, type Segment } from './segments.js';
+import type { ChunkIndex } from './chunk-index.js';
+import { bitNames, nameOf, names, NONE } from './schema.js';
+import type { Segment } from './segments.js';
 
 /** A memory area of the process and what the image holds of it. Sizes are bytes; stored + zero + fromFile + absent = end - start. */
 export interface Vma {
@@ -192,29 +193,24 @@ function foreignAreas(image: Image): Areas {
 
 function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): void {
   const segments = image.memory.segments;
-  const packed = packedSizes(image);
+  const { packing } = image;
+  const packed = (offset: bigint, length: bigint): bigint =>
+    packing ? BigInt(packedSize(packing, Number(offset), Number(length))) : length;
   let next = 0;
   for (const [at, vma] of vmas.entries()) {
-    let chunked = false;
     while (next < segments.length && segments[next]!.address + segments[next]!.memorySize <= vma.start) next++;
     for (let index = next; index < segments.length && segments[index]!.address < vma.end; index++) {
       const segment = segments[index]!;
       const from = max(segment.address, vma.start);
-      const to = min(segment.address + segment.memorySize, vma.end);
-      if (segment.type === PT_WARP_CHUNKED) {
-        chunked = true;
-        vma.stored += to - from;
-        vma.packed += packed(segment.offset + (from - segment.address), to - from);
-        continue;
-      }
-      const stored = max(0n, min(segment.address + segment.fileSize, to) - from);
-      vma.stored += stored;
-      vma.packed += stored;
+      const to = min(segment.address + image.memory.storedSize(segment), vma.end);
+      if (to <= from) continue;
+      vma.stored += to - from;
+      vma.packed += packed(segment.offset + (from - segment.address), to - from);
     }
     const limit = recorded?.[at] ?? vma.stored;
     if (limit < vma.stored) {
       vma.stored = limit;
-      if (!chunked) vma.packed = limit;
+      if (!packing) vma.packed = limit;
     }
     const rest = vma.end - vma.start - vma.stored;
     if (vma.absence === 'zero') vma.zero = rest;
@@ -224,26 +220,17 @@ function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): voi
 }
 
 /** Bytes in the file for a stretch of the content space; a chunk that serves several areas is divided by length. */
-function packedSizes(image: Image): (offset: bigint, length: bigint) => bigint {
-  const chunks = image.table('chunks');
-  return (offset, length) => {
-    let low = 0;
-    let high = chunks.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (chunks.field(middle, 'content_offset') + BigInt(chunks.field(middle, 'content_size')) <= offset) low = middle + 1;
-      else high = middle;
-    }
-    let total = 0n;
-    for (let index = low; index < chunks.length; index++) {
-      const chunk = chunks.get(index);
-      if (chunk.content_offset >= offset + length) break;
-      const size = BigInt(chunk.content_size);
-      const overlap = min(chunk.content_offset + size, offset + length) - max(chunk.content_offset, offset);
-      if ((chunk.flags & CHUNK_IN_PARENT) === 0 && size > 0n) total += (overlap * BigInt(chunk.stored_size)) / size;
-    }
-    return total;
-  };
+function packedSize(chunks: ChunkIndex, offset: number, length: number): number {
+  let total = 0;
+  const first = chunks.find(offset);
+  for (let chunk = first < 0 ? ~first : first; chunk < chunks.length; chunk++) {
+    const start = chunks.contentOffset(chunk);
+    if (start >= offset + length) break;
+    const size = chunks.contentSize(chunk);
+    const overlap = Math.min(start + size, offset + length) - Math.max(start, offset);
+    if (!chunks.isInParent(chunk) && size > 0) total += (overlap * chunks.storedSize(chunk)) / size;
+  }
+  return Math.round(total);
 }
 
 function markStacks(vmas: Vma[], image: Image): void {

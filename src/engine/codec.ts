@@ -9,6 +9,9 @@ export interface Codec {
   decompress(buffer: Buffer, size: number): Promise<Buffer>;
   /** XXH64 with seed 0. */
   hash(buffer: Buffer): Promise<bigint>;
+  /** Whole files of chunks: see chunk-work.ts. */
+  pack(records: Buffer, state: Buffer, input: number, output: number, threads: number, end: number, level: number): Promise<number>;
+  unpack(records: Buffer, state: Buffer, input: number, output: number, threads: number, moved: number, unused: 0): Promise<null>;
 }
 
 let loaded: Codec | undefined;

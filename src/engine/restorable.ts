@@ -7,7 +7,7 @@ import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { socketAddress } from '../elf/descriptors.js';
 import type { Image } from '../elf/image.js';
 import { Modules } from '../elf/modules.js';
-import { bitNames, FORMAT_MAJOR, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
+import { FORMAT_MAJOR, IMAGE_DELTA, IMAGE_ENCRYPTED, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
 import { systemErrorReason } from '../failure.js';
 import { hex } from '../hex.js';
 import { nativePath } from './native.js';
@@ -57,17 +57,13 @@ function* checkEngine(): Generator<Obstacle> {
 }
 
 function* checkFormat(image: Image): Generator<Obstacle> {
-  const { flags, format_major: major } = image.anchor!;
+  const { flags, format_major: major, file_size: expected } = image.outermost.anchor!;
   if (major !== FORMAT_MAJOR) yield fails('format', `the image has format ${major}`, 'use warp-tool of the version that made it');
-  const unsupported = bitNames(names.imageFlags, flags & (4 | 8 | 16));
-  if (unsupported.length > 0)
-    yield fails('format', `the image is ${unsupported.join(', ')}`, 'make a plain one; this version restores no other');
-  if (image.anchor!.file_size > image.source.size) {
-    yield fails(
-      'format',
-      `the file has ${image.source.size} of ${image.anchor!.file_size} bytes`,
-      'copy it again, or take a new checkpoint',
-    );
+  if (flags & IMAGE_ENCRYPTED) yield fails('format', 'the image is encrypted', 'make a plain one of it with `warp-tool decrypt`');
+  if (flags & IMAGE_DELTA)
+    yield fails('format', 'the image is a delta', 'take the image without --parent; this version restores no deltas');
+  if (expected > image.file.size) {
+    yield fails('format', `the file has ${image.file.size} of ${expected} bytes`, 'copy it again, or take a new checkpoint');
   }
 }
 

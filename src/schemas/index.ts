@@ -666,6 +666,13 @@ export const report = object({
   env: nullable(env),
 });
 
+export const repack = object({
+  image: string('path of the new image'),
+  size: byteCount('of the new image'),
+  before: byteCount('size of the image that it was made of'),
+  chunks: integer(),
+});
+
 export const ps = object({
   processes: array(
     object({
@@ -765,6 +772,8 @@ export const schemas: Record<string, Schema<unknown>> = {
   decode: metadata,
   redact,
   report,
+  compress: repack,
+  decompress: repack,
   ps,
   engines,
   jdk,

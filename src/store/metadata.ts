@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import { timestamp, uuid } from '../elf/identity.js';
 import type { Image } from '../elf/image.js';
-import { CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT, nameOf, names } from '../elf/schema.js';
+import { nameOf, names } from '../elf/schema.js';
 
 /** What is told about an image without opening it: `push` stores this beside the object, `list` shows it. */
 export interface ImageFacts {
@@ -21,10 +21,10 @@ export interface ImageFacts {
 }
 
 export function factsOfImage(image: Image): ImageFacts {
-  const executable = image.executable();
-  const program = executable === null ? (image.kernelNote('prpsinfo')?.name ?? null) : basename(executable);
-  const record = image.single('image');
-  if (!record || !image.anchor) {
+  const program = image.sealed ? null : programOf(image);
+  const { outermost } = image;
+  const record = outermost.single('image');
+  if (!record || !outermost.anchor) {
     return {
       program,
       format: null,
@@ -36,25 +36,25 @@ export function factsOfImage(image: Image): ImageFacts {
       metadata_size: null,
     };
   }
-  const codecs = new Set<string>();
-  let encrypted = false;
-  const chunks = image.table('chunks');
-  for (let index = 0; index < chunks.length; index++) {
-    const flags = chunks.field(index, 'flags');
-    if (flags & CHUNK_IN_PARENT) continue;
-    if (flags & CHUNK_CODEC_MASK) codecs.add(nameOf(names.codec, flags & CHUNK_CODEC_MASK));
-    if (flags & CHUNK_ENCRYPTED) encrypted = true;
-  }
+  const codecs = new Set<number>();
+  const { chunks } = outermost;
+  for (let chunk = 0; chunk < chunks.length; chunk++)
+    if (!chunks.isInParent(chunk) && chunks.codec(chunk) !== 0) codecs.add(chunks.codec(chunk));
   return {
     program,
-    format: `${image.anchor.format_major}.${image.anchor.format_minor}`,
+    format: `${outermost.anchor.format_major}.${outermost.anchor.format_minor}`,
     id: uuid(record.image_id),
     generation: record.generation,
     captured_at: timestamp(record.realtime_ns),
-    compression: codecs.size === 0 ? 'none' : [...codecs].join('+'),
-    encrypted,
-    metadata_size: Number(image.anchor.metadata_size),
+    compression: codecs.size === 0 ? 'none' : [...codecs].map((codec) => nameOf(names.codec, codec)).join('+'),
+    encrypted: image.encrypted,
+    metadata_size: Number(outermost.anchor.metadata_size),
   };
+}
+
+function programOf(image: Image): string | null {
+  const executable = image.executable();
+  return executable === null ? (image.kernelNote('prpsinfo')?.name ?? null) : basename(executable);
 }
 
 const PREFIX = 'warp-';

@@ -6,16 +6,16 @@ import {
   layoutOf,
   NOTE_OWNER,
   projectNotes,
-  shapeOf,
   type Fields,
   type NoteName,
   type NoteRecord,
   type RecordOf,
 } from '../../src/elf/schema.js';
 import { PT_LOAD, PT_NOTE, PT_WARP_ANCHOR } from '../../src/elf/segments.js';
-import { encodeRecord, encodeTable } from '../../src/elf/table.js';
+import { encodeRecord, encodeTable, recordWith as record } from '../../src/elf/table.js';
 import { xxh64 } from '../../src/elf/xxh64.js';
 
+export { record };
 export const PAGE = 4096;
 
 export interface SegmentPlan {
@@ -146,18 +146,6 @@ export function foreignCore({ segments = [], notes = [], extendedCount = false }
 }
 
 export type Tables = { [N in NoteName]?: Partial<NoteRecord<N>>[] };
-
-/** A record with all fields zero or empty but for those given. */
-export function record<F extends Fields>(fields: F, given: Partial<RecordOf<F>>): RecordOf<F> {
-  const blank = Object.entries(fields).map(([name, type]) => {
-    const { scalar, dimensions, size } = shapeOf(type);
-    if (scalar === 'slice') return [name, Buffer.alloc(0)];
-    if (scalar === 'bytes') return [name, Buffer.alloc(size)];
-    const zero = scalar === 'u64' || scalar === 'i64' ? 0n : 0;
-    return [name, dimensions.reduceRight<unknown>((value, length) => Array.from({ length }, () => value), zero)];
-  });
-  return { ...(Object.fromEntries(blank) as RecordOf<F>), ...given };
-}
 
 /** The payload of a project note. */
 export function table<N extends NoteName>(name: N, records: Partial<NoteRecord<N>>[]): Buffer {

@@ -1,11 +1,12 @@
 /*
- * Node-API addon: compresses, decompresses and hashes chunks of images on the threads of libuv's pool. Each function takes a Buffer,
- * which must not be changed until the promise that it returns is settled.
+ * Node-API addon: compresses, decompresses and hashes chunks of images on the threads of libuv's pool, and packs and unpacks whole files of
+ * chunks on threads of its own. Buffers that a function takes must not be changed until the promise that it returns is settled.
  */
 #include <stdlib.h>
 
 #include "../base/lz4.h"
 #include "../base/xxh64.h"
+#include "chunks.h"
 #include "napi.h"
 
 #define LONGEST 0x7e000000
@@ -25,6 +26,7 @@ struct job {
   size_t target_size;
   int level;
   uint64_t hash;
+  struct chunk_work chunks;
 };
 
 static void release_job(napi_env env, struct job *job) {
@@ -45,6 +47,18 @@ static void execute(napi_env env, void *data) {
   job->run(job);
 }
 
+/* `errno` (0 < errno), `output` (1: of the output, 0: of the input) and `chunk` as properties of an error. */
+static void describe_failure(napi_env env, napi_value error, const struct chunk_work *work) {
+  const struct {
+    const char *name;
+    int64_t value;
+  } facts[] = {{"errno", work->error}, {"output", work->error_in_output}, {"chunk", (int64_t)work->error_chunk}};
+  for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+    napi_value number;
+    if (napi_create_int64(env, facts[i].value, &number) == 0) napi_set_named_property(env, error, facts[i].name, number);
+  }
+}
+
 static void complete(napi_env env, napi_status status, void *data) {
   struct job *job = data;
   napi_value value = NULL, text;
@@ -53,6 +67,7 @@ static void complete(napi_env env, napi_status status, void *data) {
   if (job->error == NULL) {
     napi_resolve_deferred(env, job->deferred, value);
   } else if (napi_create_string_utf8(env, job->error, SIZE_MAX, &text) == 0 && napi_create_error(env, NULL, text, &value) == 0) {
+    if (job->chunks.error != 0) describe_failure(env, value, &job->chunks);
     napi_reject_deferred(env, job->deferred, value);
   }
   release_job(env, job);
@@ -173,11 +188,92 @@ static napi_value hash(napi_env env, napi_callback_info info) {
   return start(env, job);
 }
 
+/* ---- whole files ---- */
+
+#define STATE_HEAD 16
+
+static void run_pack(struct job *job) {
+  if (chunks_pack(&job->chunks) < 0) job->error = "packing failed";
+}
+
+static void run_unpack(struct job *job) {
+  if (chunks_unpack(&job->chunks) < 0) job->error = "unpacking failed";
+}
+
+static napi_value packed(napi_env env, struct job *job) {
+  napi_value value = NULL;
+  napi_create_int64(env, (int64_t)job->chunks.end, &value);
+  return value;
+}
+
+static napi_value unpacked(napi_env env, struct job *job) {
+  napi_value value = NULL;
+  (void)job;
+  napi_get_null(env, &value);
+  return value;
+}
+
+/*
+ * A job on (records, state, input, output, threads, and two numbers more): `records` are warp_chunk_records, `state` is what is shared
+ * while it runs: u64 bytes of content done, u32 whether to end, u32, and one byte for the status of each record. Both must be aligned to 8.
+ */
+static struct job *new_file_job(napi_env env, napi_callback_info info, int64_t more[2]) {
+  size_t count = 7, state_size;
+  napi_value arguments[7];
+  int64_t numbers[5];
+  void *records, *state;
+  struct job *job = calloc(1, sizeof *job);
+  if (job == NULL || napi_get_cb_info(env, info, &count, arguments, NULL, NULL) != 0) goto bad;
+  for (size_t i = 0; i < 5; i++)
+    if (napi_get_value_int64(env, arguments[2 + i], &numbers[i]) != 0) goto bad;
+  if (napi_get_buffer_info(env, arguments[0], &records, &job->source_size) != 0 || napi_get_buffer_info(env, arguments[1], &state, &state_size) != 0) goto bad;
+  const size_t record_count = job->source_size / sizeof(struct warp_chunk_record);
+  const bool aligned = ((uintptr_t)records | (uintptr_t)state) % 8 == 0;
+  if (!aligned || job->source_size % sizeof(struct warp_chunk_record) != 0 || state_size != STATE_HEAD + record_count) goto bad;
+  if (numbers[0] < 0 || numbers[1] < -1 || numbers[2] < 1 || numbers[2] > 256) goto bad;
+  job->chunks = (struct chunk_work){
+      .input = (int)numbers[0], .output = (int)numbers[1], .threads = (uint32_t)numbers[2], .records = records, .count = record_count, .progress = state, .cancelled = (uint32_t *)state + 2, .status = (uint8_t *)state + STATE_HEAD,
+  };
+  more[0] = numbers[3], more[1] = numbers[4];
+  if (napi_create_reference(env, arguments[0], 1, &job->source_buffer) == 0 && napi_create_reference(env, arguments[1], 1, &job->target_buffer) == 0) return job;
+bad:
+  if (job != NULL) release_job(env, job);
+  type_error(env, "records, state and numbers within their ranges are needed");
+  return NULL;
+}
+
+/* pack(records, state, input, output, threads, end, level): see chunks_pack; resolves to the new end of the output. */
+static napi_value pack(napi_env env, napi_callback_info info) {
+  int64_t more[2];
+  struct job *job = new_file_job(env, info, more);
+  if (job == NULL) return NULL;
+  if (more[0] < 0 || more[1] < LZ4_LEVEL_FAST || more[1] > LZ4_LEVEL_BEST) {
+    release_job(env, job);
+    return type_error(env, "the end or the level is out of range");
+  }
+  job->chunks.end = (uint64_t)more[0];
+  job->chunks.level = (int)more[1];
+  job->run = run_pack;
+  job->result = packed;
+  return start(env, job);
+}
+
+/* unpack(records, state, input, output or -1, threads, moved, 0): see chunks_unpack; resolves to null. */
+static napi_value unpack(napi_env env, napi_callback_info info) {
+  int64_t more[2];
+  struct job *job = new_file_job(env, info, more);
+  if (job == NULL) return NULL;
+  job->chunks.moved = more[0];
+  job->run = run_unpack;
+  job->result = unpacked;
+  return start(env, job);
+}
+
 __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {
     const char *name;
     napi_callback function;
-  } functions[] = {{"compress", compress}, {"decompress", decompress}, {"hash", hash}};
+  } functions[] = {{"compress", compress}, {"decompress", decompress}, {"hash", hash}, {"pack", pack}, {"unpack", unpack}};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
     napi_value function;
     if (napi_create_function(env, functions[i].name, SIZE_MAX, functions[i].function, NULL, &function) != 0) return NULL;

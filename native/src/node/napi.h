@@ -34,6 +34,7 @@ extern napi_status napi_get_value_int64(napi_env, napi_value, int64_t *);
 extern napi_status napi_throw_type_error(napi_env, const char *, const char *);
 extern napi_status napi_create_error(napi_env, napi_value, napi_value, napi_value *);
 extern napi_status napi_create_string_utf8(napi_env, const char *, size_t, napi_value *);
+extern napi_status napi_create_int64(napi_env, int64_t, napi_value *);
 extern napi_status napi_create_bigint_uint64(napi_env, uint64_t, napi_value *);
 extern napi_status napi_get_null(napi_env, napi_value *);
 extern napi_status napi_get_buffer_info(napi_env, napi_value, void **, size_t *);

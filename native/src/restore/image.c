@@ -36,6 +36,7 @@ static int read_metadata(struct image *image, uint8_t *checked, struct failure *
     return fail(failure, "%s: image format %u.%u, this restorer knows %u.x: use warp-tool of the version that made it", image->path, anchor->format_major, anchor->format_minor, WARP_FORMAT_MAJOR);
   if (header.e_machine != ARCH_ELF_MACHINE) return fail(failure, "%s: made on another kind of processor (ELF machine %u)", image->path, header.e_machine);
   if ((anchor->flags & WARP_IMAGE_ENCRYPTED) != 0) return fail(failure, "%s: encrypted images cannot be restored by this version: decrypt it first with 'warp-tool decrypt'", image->path);
+  if ((anchor->flags & WARP_IMAGE_FOREIGN) != 0) return fail(failure, "%s: a compressed core file of another writer; only images of warp-tool can be restored", image->path);
   if ((anchor->flags & WARP_IMAGE_DELTA) != 0) return fail(failure, "%s: delta images cannot be restored by this version: restore its parent, or make an image without --parent", image->path);
   if ((uint64_t)image->status.size < anchor->file_size)
     return fail(failure, "%s: truncated: %lu bytes of %lu, at offset 0x%lx the content ends: %s", image->path, (uint64_t)image->status.size, anchor->file_size, (uint64_t)image->status.size, damaged);
