@@ -42,7 +42,7 @@ export class ImageWriter {
     let writer: ImageWriter | undefined;
     let made: string | undefined;
     try {
-      made = await mkdir(dirname(path), { recursive: true });
+      made = await makeDirectory(dirname(path));
       writer = new ImageWriter(await open(temporary, 'wx', 0o600), temporary);
       const result = await work(writer);
       await writer.handle.sync();
@@ -97,6 +97,20 @@ export class ImageWriter {
       progress(Number(at - start));
     }
   }
+}
+
+/**
+ * Makes a directory and those above it that are missing; returns the highest that was made. (Node.js's own way of doing so never ends in /proc, where
+ * a directory is missing, and so is one that was just made.)
+ */
+export async function makeDirectory(path: string, mode = 0o777): Promise<string | undefined> {
+  const there = await stat(path).catch(() => null);
+  if (there?.isDirectory()) return undefined;
+  const above = dirname(path) === path ? undefined : await makeDirectory(dirname(path), mode);
+  await mkdir(path, mode).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+  return above ?? path;
 }
 
 /** Makes a rename durable. */

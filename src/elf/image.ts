@@ -116,8 +116,8 @@ export class Image {
    * one.
    */
   static async from(source: ByteSource, { key }: OpenOptions = {}): Promise<Image> {
-    let image = await Image.parse(source, null);
     try {
+      let image = await Image.parse(source, null);
       if (image.encrypted && key) image = await image.decrypted(key);
       if (image.foreignInside && !image.encryptedItself) {
         image.inside = await Image.parse(image.content, image);
@@ -154,31 +154,26 @@ export class Image {
   }
 
   private static async parse(source: ByteSource, container: Image | null): Promise<Image> {
-    try {
-      const header = await readHeader(source);
-      if (header.type !== ET_CORE) {
-        throw new ImageError(
-          source.name,
-          16n,
-          `this ELF file is of type ${header.typeName}, not a core file`,
-          'give a core file or an image directory',
-        );
-      }
-      if (header.machine !== EM_X86_64) {
-        throw new ImageError(
-          source.name,
-          18n,
-          `the image is of machine ${header.machineName}`,
-          'this version reads images of x86-64 processes',
-        );
-      }
-      const anchor = await readAnchor(source, header);
-      const segments = await readSegments(source, header);
-      return new Image(source, header, anchor, segments, await readNotes(source, segments), container);
-    } catch (error) {
-      await source.close();
-      throw error;
+    const header = await readHeader(source);
+    if (header.type !== ET_CORE) {
+      throw new ImageError(
+        source.name,
+        16n,
+        `this ELF file is of type ${header.typeName}, not a core file`,
+        'give a core file or an image directory',
+      );
     }
+    if (header.machine !== EM_X86_64) {
+      throw new ImageError(
+        source.name,
+        18n,
+        `the image is of machine ${header.machineName}`,
+        'this version reads images of x86-64 processes',
+      );
+    }
+    const anchor = await readAnchor(source, header);
+    const segments = await readSegments(source, header);
+    return new Image(source, header, anchor, segments, await readNotes(source, segments), container);
   }
 
   async close(): Promise<void> {
@@ -193,6 +188,10 @@ export class Image {
   /** The image as it stands in its file, with everything that is around this one. */
   get outermost(): Image {
     return this.container ? this.container.outermost : this;
+  }
+
+  private get innermost(): Image {
+    return this.inside ? this.inside.innermost : this;
   }
 
   /** The file itself; `source` can be what is packed in it. */
@@ -239,9 +238,7 @@ export class Image {
 
   /** The first address whose memory is in a chunk of this image; null where none is. */
   addressOfChunk(chunk: number): bigint | null {
-    let innermost: Image = this;
-    while (innermost.inside) innermost = innermost.inside;
-    return innermost.memory.addressOf(BigInt(this.chunks.contentOffset(chunk)), BigInt(this.chunks.contentSize(chunk)));
+    return this.innermost.memory.addressOf(BigInt(this.chunks.contentOffset(chunk)), BigInt(this.chunks.contentSize(chunk)));
   }
 
   /** The content space (docs/image-format.md): the file itself where nothing is packed. */

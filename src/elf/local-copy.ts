@@ -1,11 +1,11 @@
-import { lstat, mkdir, mkdtemp, readdir, rm, stat, utimes } from 'node:fs/promises';
+import { lstat, mkdtemp, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { availableParallelism, homedir, tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import type { Work } from '../engine/chunk-work.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { Image } from './image.js';
-import { ImageWriter } from './image-writer.js';
+import { ImageWriter, makeDirectory } from './image-writer.js';
 import { metadataHash } from './metadata.js';
 import { writePlain } from './pack.js';
 import { FileSource } from './source.js';
@@ -85,7 +85,7 @@ async function cacheDirectory(): Promise<string> {
   const base = named && isAbsolute(named) ? named : join(homedir(), '.cache');
   const wanted = [join(base, 'warp-tool'), join(tmpdir(), `warp-tool-${process.getuid!()}`)];
   for (const path of wanted) {
-    await mkdir(path, { recursive: true, mode: 0o700 }).catch(() => {});
+    await makeDirectory(path, 0o700).catch(() => {});
     // Of the temporary directory others could have taken the name first.
     const status = await lstat(path).catch(() => null);
     if (status?.isDirectory() && status.uid === process.getuid!() && (status.mode & 0o077) === 0) return path;
