@@ -144,7 +144,7 @@ describe('markup', () => {
   });
 
   it('shows what cannot be seen', () => {
-    expect(html`${'a\x1b[31m\n\u202eb\u200b'}`.text).toBe('a\\x1b[31m\\n\\u202eb\\u200b');
+    expect(html`${'a\x1b[31m\n\u202eb\u200b'}`.text).toBe('a\\x1b[31m\\n\\u{202e}b\\u{200b}');
   });
 });
 

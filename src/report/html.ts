@@ -15,7 +15,7 @@ const INVISIBLE = /[\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\uf
 /** Text, also from an image, for element content and quoted attributes. */
 export function escaped(text: string): string {
   return printable(text)
-    .replaceAll(INVISIBLE, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    .replaceAll(INVISIBLE, (one) => `\\u{${one.charCodeAt(0).toString(16)}}`)
     .replaceAll(/[&<>"']/g, (one) => ESCAPES[one]!);
 }
 
