@@ -29,7 +29,7 @@ export default class Optimize extends DocumentCommand {
     'first. The timeline is kept in the image; `show` and `report` tell it. Each run is a real one: the program does what it would do after any restore.',
   ].join(' ');
   static override examples = [
-    "<%= config.bin %> optimize /tmp/image --runs 3 --until 'curl -sf http://localhost:8080/'",
+    "<%= config.bin %> optimize /tmp/image --runs 3 --until 'curl -sf localhost:8080'",
     '<%= config.bin %> optimize /tmp/image --runs 1 --timeout 10 -o /tmp/optimised',
   ];
   static override args = { image: imageArgument };
