@@ -4,6 +4,7 @@ import { accessSync, chmodSync, chownSync, constants, cpSync, existsSync, mkdtem
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { afterAll } from 'vitest';
 
 const nobody = 65534;
 const isRoot = process.getuid?.() === 0;
@@ -11,7 +12,7 @@ const isRoot = process.getuid?.() === 0;
 /** Identity of the programs under test: never root. Pass it to `spawn`. */
 export const user: { uid?: number; gid?: number } = isRoot ? { uid: nobody, gid: nobody } : {};
 
-/** A new directory that belongs to the test user, removed when the test process ends. */
+/** A new directory that belongs to the test user, removed when the test file ends. */
 export function makeDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'warp-tool-test-'));
   chmodSync(directory, 0o755);
@@ -21,7 +22,8 @@ export function makeDirectory(): string {
 }
 
 const directories: string[] = [];
-process.once('exit', () => directories.forEach((directory) => rmSync(directory, { recursive: true, force: true })));
+// Not at the process's exit: the runner kills its workers.
+afterAll(() => directories.splice(0).forEach((directory) => rmSync(directory, { recursive: true, force: true })));
 
 function userCanRead(path: string): boolean {
   return spawnSync('/usr/bin/test', ['-r', path], user).status === 0;
