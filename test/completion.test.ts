@@ -43,7 +43,7 @@ describe('completion in bash', () => {
   it('offers the values of flags, names of commands, and files', () => {
     mkdirSync(join(directory, 'an-image'), { recursive: true });
     expect(offers('warp-tool', 'maps', '--sort', '')).toEqual(['size', 'rss', 'addr']);
-    expect(offers('warp-tool', 'man', 'dec')).toEqual(['decode']);
+    expect(offers('warp-tool', 'man', 'decod')).toEqual(['decode']);
     expect(offers('warp-tool', 'completion', '')).toEqual(['bash', 'zsh', 'fish']);
     expect(offers('warp-tool', 'show', 'an-')).toEqual(['an-image']);
     expect(offers('warp-tool', 'mem', 'an-image', '--in', 'x', '--pro')).toEqual(['--prot']);

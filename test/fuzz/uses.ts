@@ -56,6 +56,8 @@ export const uses: Record<string, Uses> = {
   decode: ({ image, output }) => [[image, '-o', output]],
   // Of what `decode` wrote.
   encode: ({ output }) => [[output, '-o', `${output}.img`]],
+  compress: ({ image, output }) => [[image, '-o', `${output}.img`, '--level', '2']],
+  decompress: ({ image, output }) => [[image, '-o', `${output}.img`]],
   validate: ({ image }) => [[image], [image, '--host', '--json']],
   redact: ({ image, output }) => [
     [image, '-o', `${output}.img`],
