@@ -265,7 +265,9 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
         const { frames } = (await jvm.stack(thread, kernel.status.registers, 256))!;
         const kinds = frames.filter(({ method }) => method?.name.startsWith('compiled')).map(({ kind }) => kind);
         expect(kinds).toHaveLength(2);
-        for (const kind of kinds) expect(one.flags.includes('-Xint') ? ['interpreted'] : ['compiled', 'inlined']).toContain(kind);
+        // Which of the two the compiler has got to when the image is taken is its own affair.
+        if (one.flags.includes('-Xint')) expect(kinds).toEqual(['interpreted', 'interpreted']);
+        else expect(kinds.some((kind) => kind === 'compiled' || kind === 'inlined')).toBe(true);
       });
     });
   });
