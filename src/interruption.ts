@@ -23,7 +23,9 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
     return await work(controller.signal);
   } catch (error) {
     if (received === undefined) throw error;
-    process.stderr.write(`warp-tool: interrupted${error instanceof Failure ? `: ${error.message}` : '; nothing was left behind'}\n`);
+    // A transfer that the interruption cuts off may end as one that the other side has cut off.
+    const told = error instanceof Failure && (error.cause as NodeJS.ErrnoException | undefined)?.code !== 'ECONNRESET';
+    process.stderr.write(`warp-tool: interrupted${told ? `: ${error.message}` : '; nothing was left behind'}\n`);
     process.kill(process.pid, received);
     process.exit(128 + constants.signals[received]);
   } finally {

@@ -231,7 +231,7 @@ static void areas(void) {
   check_rest(page + 2 * PAGE, 0);
 
   page = fresh(2);
-  SYS(syscall(SYS_madvise, page, PAGE, MADV_DONTNEED));
+  SYS(madvise(page, PAGE, MADV_DONTNEED));
   CHECK(is_zero(page, PAGE));
   check_rest(page + PAGE, 0);
 
