@@ -3,20 +3,8 @@
 import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { restore, run, start, killAll, launcher, checkpoint, checkpointAndEnd, runCheckpoint } from './support/program.js';
-import { cleanUp, executable, firstVariant, lastTick, programs, restoreProgram, startProgram, variants } from './support/c-programs.js';
+import { cleanUp, executable, firstVariant, lastTick, ordinary, restoreProgram, startProgram, variants } from './support/c-programs.js';
 import { command, makeDirectory, projectFile } from './support/host.js';
-
-/** Programs with a test of their own below or elsewhere. */
-const special = new Set([
-  'fd_standard',
-  'fd_tty',
-  'fd_unsupported',
-  'process_block_signals_raw',
-  'process_fork',
-  'memory_large',
-  'threads_vfork',
-]);
-const ordinary = programs.filter((program) => !special.has(program));
 
 afterEach(killAll);
 

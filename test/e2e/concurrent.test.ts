@@ -4,21 +4,11 @@ import { closeSync, openSync, readFileSync, readdirSync, statSync, writeSync } f
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { checkpointAndEnd, killAll, type Program, restore } from './support/program.js';
-import { cleanUp, firstVariant, lastTick, programs, restoreProgram, startProgram, variants } from './support/c-programs.js';
+import { cleanUp, firstVariant, lastTick, ordinary, restoreProgram, startProgram, variants } from './support/c-programs.js';
 import { makeDirectory } from './support/host.js';
 
 /** signals_pending looks into /proc, which shows the mask that is really in force while memory is absent. */
-const special = new Set([
-  'signals_pending',
-  'fd_standard',
-  'fd_tty',
-  'fd_unsupported',
-  'process_block_signals_raw',
-  'process_fork',
-  'memory_large',
-  'threads_vfork',
-]);
-const ordinary = programs.filter((program) => !special.has(program));
+const concurrent = ordinary.filter((program) => program !== 'signals_pending');
 /** With userfaultfd for the kernel's own accesses too only where the host lets an ordinary user have it. */
 const faults = ['signals', 'userfaultfd-user', ...(readSetting('/proc/sys/vm/unprivileged_userfaultfd') === '1' ? ['userfaultfd'] : [])];
 const small = ['--compression', 'lz4', '--chunk-size', '4'];
@@ -35,7 +25,7 @@ afterEach(killAll);
 
 for (const variant of variants.filter((candidate) => candidate.name.endsWith('-pie'))) {
   describe(`variant ${variant.name}`, () => {
-    it.skipIf(!variant.compiler).each(ordinary)('%s', async (program) => {
+    it.skipIf(!variant.compiler).each(concurrent)('%s', async (program) => {
       const { target, scratch } = await startProgram(program, variant);
       try {
         const image = await checkpointAndEnd(target, small);

@@ -29,7 +29,6 @@
 
 static uint8_t selector; /* per process: read by the kernel at each call */
 static bool active;
-static bool owns_faults;
 static uint64_t reserved_mask; /* signals that must not be blocked */
 /* What the program believes its dispositions to be. */
 static struct arch_sigaction program_actions[65];
@@ -486,7 +485,6 @@ uint64_t engine_dispatched_call(int number, struct siginfo *info, struct ucontex
 /* ---- beginning and end ---- */
 
 void dispatch_begin(bool own_faults) {
-  owns_faults = own_faults;
   reserved_mask = BIT(SIGSYS_) | (own_faults ? BIT(SIGSEGV_) : 0);
   fill_bytes(blocked_records, 0, sizeof blocked_records);
   __atomic_store_n(&selector, DISPATCH_FILTER_BLOCK, __ATOMIC_RELEASE);

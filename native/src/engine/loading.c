@@ -37,8 +37,6 @@ static uint32_t request_count;  /* a futex */
 static int fault_fd = -1;
 static uint32_t stop_reading_faults;
 
-bool loading_active(void) { return loading != NULL; }
-
 static _Noreturn void die(const char *reason) {
   char line[1400];
   size_t n = format(line, sizeof line, "warp-restore: %s; the program cannot go on without it and is ended\n", reason);
@@ -111,9 +109,8 @@ static void load(struct worker *worker, uint32_t index) {
 
 /* ---- who waits ---- */
 
-uint32_t loading_piece_at(uint64_t address) {
-  const struct warp_loading *current = loading;
-  if (current == NULL) return WARP_NONE;
+/* Index of the first piece that ends behind `address`; the count when there is none. */
+static uint32_t first_piece_behind(const struct warp_loading *current, uint64_t address) {
   uint32_t low = 0, high = current->piece_count;
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
@@ -123,7 +120,14 @@ uint32_t loading_piece_at(uint64_t address) {
       high = middle;
     }
   }
-  return low < current->piece_count && current->pieces[low].address <= address ? low : WARP_NONE;
+  return low;
+}
+
+uint32_t loading_piece_at(uint64_t address) {
+  const struct warp_loading *current = loading;
+  if (current == NULL) return WARP_NONE;
+  uint32_t piece = first_piece_behind(current, address);
+  return piece < current->piece_count && current->pieces[piece].address <= address ? piece : WARP_NONE;
 }
 
 bool loading_piece_present(uint32_t piece) { return __atomic_load_n(&loading->chunks[loading->pieces[piece].chunk].state, __ATOMIC_ACQUIRE) == WARP_LOAD_PRESENT; }
@@ -159,26 +163,18 @@ static void wait_for(uint32_t index) {
 void loading_ensure(uint64_t address, uint64_t size) {
   if (loading == NULL || size == 0 || __atomic_load_n(&absent_chunks, __ATOMIC_ACQUIRE) == 0) return;
   uint64_t end = address + size < address ? UINT64_MAX : address + size;
-  uint32_t low = 0, high = loading->piece_count;
-  while (low < high) {
-    uint32_t middle = low + (high - low) / 2;
-    if (loading->pieces[middle].address + loading->pieces[middle].size <= address) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
+  uint32_t first = first_piece_behind(loading, address);
   if ((uint32_t)sys(gettid) == helper_tid) {
-    for (uint32_t i = low; i < loading->piece_count && loading->pieces[i].address < end; i++) {
+    for (uint32_t i = first; i < loading->piece_count && loading->pieces[i].address < end; i++) {
       load(helper_worker, loading->pieces[i].chunk);
       wait_for(loading->pieces[i].chunk);
     }
     return;
   }
   /* All are asked for before the first is waited for. */
-  for (uint32_t i = low; i < loading->piece_count && loading->pieces[i].address < end; i++)
+  for (uint32_t i = first; i < loading->piece_count && loading->pieces[i].address < end; i++)
     if (!loading_piece_present(i)) ask(loading->pieces[i].chunk);
-  for (uint32_t i = low; i < loading->piece_count && loading->pieces[i].address < end; i++) wait_for(loading->pieces[i].chunk);
+  for (uint32_t i = first; i < loading->piece_count && loading->pieces[i].address < end; i++) wait_for(loading->pieces[i].chunk);
 }
 
 void loading_ensure_all(void) {

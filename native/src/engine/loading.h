@@ -15,8 +15,6 @@ bool loading_begin(void);
 void loading_run(void);
 /* In a child that the thread `parent_tid` forked: it has all memory, and no loaders. */
 void loading_forked(uint32_t parent_tid);
-/* Whether the program's memory is still incomplete; the handlers are in place while it is. */
-bool loading_active(void);
 /* Returns when no byte of [address, address + size) is absent; that is at once when none was. Callable in a signal handler. */
 void loading_ensure(uint64_t address, uint64_t size);
 /* Returns when nothing is absent any more. */

@@ -6,6 +6,19 @@ import { type Program, type StartOptions, restore, run, start } from './program.
 import { build, programs, variants } from '../../programs/build.mjs';
 
 export { programs, variants };
+/** Programs with a test of their own. */
+const special = new Set([
+  'fd_standard',
+  'fd_tty',
+  'fd_unsupported',
+  'process_block_signals_raw',
+  'process_fork',
+  'memory_large',
+  'threads_vfork',
+]);
+/** Those that run by themselves and check themselves. */
+export const ordinary = programs.filter((program) => !special.has(program));
+
 export type Variant = (typeof variants)[number];
 
 /** The executable of a program, built if it is out of date. */
