@@ -1,6 +1,8 @@
 // Bundles the command line: dist/main.js has all of it, dist/quick.cjs what bin/run.js loads first (docs/benchmarks.md, "startup", tells what that is
-// worth). Writes oclif's manifest too, from which help and flags are known without loading anything else.
-import { spawnSync } from 'node:child_process';
+// worth). Writes oclif's manifest too, from which help and flags are known without loading anything else. The library is dist/library/index.js, with
+// declarations in dist/types.
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -94,6 +96,12 @@ const common = {
 };
 
 rmSync(join(root, 'dist'), { recursive: true, force: true });
+// Takes the longest, so it runs beside all else.
+const declarations = spawn(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', 'tsconfig.library.json'], {
+  cwd: root,
+  stdio: ['ignore', 'inherit', 'inherit'],
+});
+const declared = once(declarations, 'close');
 await build({
   ...common,
   entryPoints: ['src/main.ts'],
@@ -118,6 +126,8 @@ const { outputFiles } = await build({
   plugins: [lazyOclif, separateSdk],
 });
 await build({ ...common, entryPoints: ['src/store/sdk.ts'], outExtension: { '.js': '.cjs' }, format: 'cjs' });
+// A program that uses the library has the packages that it needs installed beside it.
+await build({ ...common, entryPoints: ['src/index.ts'], outdir: 'dist/library', format: 'esm', splitting: true, packages: 'external' });
 // Text of ASCII characters only is read without being decoded; esbuild leaves others in regular expressions.
 const ascii = outputFiles[0].text.replaceAll(/[^\0-\x7f]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
 writeFileSync(join(root, 'dist/quick.cjs'), ascii);
@@ -129,4 +139,5 @@ await plugin.load();
 writeFileSync(join(root, 'oclif.manifest.json'), `${JSON.stringify(plugin.manifest)}\n`);
 
 const { status } = spawnSync(process.execPath, [join(root, 'scripts/code-cache.cjs')], { stdio: ['ignore', 'ignore', 'inherit'] });
-if (status !== 0) process.exit(status ?? 1);
+const [ended] = await declared;
+if (status !== 0 || ended !== 0) process.exit(1);

@@ -9,7 +9,6 @@ import { Image } from '../src/elf/image.js';
 import { BufferSource, type ByteSource } from '../src/elf/source.js';
 import type { Vma } from '../src/elf/vmas.js';
 import { xxh64Function } from '../src/elf/xxh64.js';
-import { codec } from '../src/engine/codec.js';
 import { fileNote, foreignCore, PAGE, prpsinfoNote, prstatusNote, warpImage, type SegmentPlan } from './support/synthesise.js';
 
 const NONE = 0xffffffff;
@@ -24,11 +23,7 @@ async function analyse(file: Buffer): Promise<{ image: Image; composition: Compo
   const image = await Image.from(new BufferSource('built', file));
   const space = new AddressSpace(image);
   const progress: number[] = [];
-  const composition = await compositionOf(
-    space,
-    (block) => codec().compress(block, 1),
-    (done, total) => progress.push(done / total),
-  );
+  const composition = await compositionOf(space, (done, total) => progress.push(done / total));
   await space.close();
   return { image, composition, progress };
 }
@@ -120,11 +115,7 @@ describe('the composition of an image', () => {
     };
     const image = await Image.from(source);
     const space = new AddressSpace(image);
-    const composition = await compositionOf(
-      space,
-      (block) => codec().compress(block, 1),
-      () => {},
-    );
+    const composition = await compositionOf(space);
     const { sampled, packed, read } = category(composition, 'anonymous');
     expect(read).toBe(size);
     expect(sampled / (64 << 20)).toBeGreaterThan(0.9);

@@ -2,7 +2,6 @@ import type { ChalkInstance } from 'chalk';
 import { AddressSpace } from '../elf/address-space.js';
 import type { Image } from '../elf/image.js';
 import { protectionText } from '../elf/vmas.js';
-import { codec } from '../engine/codec.js';
 import { hex } from '../hex.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import type { advice as adviceList, composition as compositionSchema, show } from '../schemas/index.js';
@@ -24,11 +23,7 @@ export async function collectComposition(
   const space = new AddressSpace(image);
   const progress = new Progress('reading');
   try {
-    const composition = await compositionOf(
-      space,
-      (block) => codec().compress(block, 1),
-      (done, total) => progress.update(done, total),
-    );
+    const composition = await compositionOf(space, (done, total) => progress.update(done, total));
     const content = (one: { zero: number; duplicate: number; unread: number }) => ({
       stored_zero: one.zero,
       stored_duplicate: one.duplicate,

@@ -1,5 +1,4 @@
 import { writeFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
 import { Flags } from '@oclif/core';
 import { withImage } from '../elf/image.js';
 import { decodeMetadata, describedImage } from '../elf/metadata.js';
@@ -21,7 +20,7 @@ export default class Decode extends DocumentCommand {
     const { args, flags } = await this.parse(Decode);
     const document = await withImage(args.image, (image) => {
       for (const warning of image.warnings) this.warnUser(`${printable(args.image)}: ${warning}`);
-      return decodeMetadata(describedImage(image), image.file.path ? resolve(image.file.path) : image.file.name);
+      return decodeMetadata(describedImage(image));
     });
     const text = JSON.stringify(document, null, 1);
     if (flags.output === undefined) {

@@ -16,6 +16,6 @@ export async function withLocalFile<T>(image: Image, work: (local: Image) => Pro
       if (done < total) bar.update(done, total);
       else bar.end();
     };
-    return withLocalCopy(image, update, work, signal);
+    return withLocalCopy(image, work, update, signal);
   }).finally(() => bar.end());
 }

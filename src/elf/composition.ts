@@ -1,3 +1,4 @@
+import { codec } from '../engine/codec.js';
 import { areaName, type AddressSpace, type Run } from './address-space.js';
 import { categories, categoryOf, type Category } from './categories.js';
 import { labelsIn, labelsOf, type Label } from './labels.js';
@@ -70,8 +71,8 @@ const ZEROS = Buffer.alloc(PAGE);
  */
 export async function compositionOf(
   space: AddressSpace,
-  compress: Compressor,
-  progress: (done: number, total: number) => void,
+  progress: (done: number, total: number) => void = () => {},
+  compress: Compressor = (block) => codec().compress(block, 1),
 ): Promise<Composition> {
   const { image } = space;
   const arenas = await arenasOf(image);

@@ -28,7 +28,7 @@ export async function encodeImage(
   document: MetadataJson,
   image: Image,
   path: string,
-  progress: (done: number, total: number) => void,
+  progress: (done: number, total: number) => void = () => {},
 ): Promise<void> {
   if (document.format !== 'warp-tool metadata 1')
     throw new Failure(`this is no document of \`warp-tool decode\`: its format is ${JSON.stringify(document.format)}`);
@@ -177,7 +177,7 @@ async function pointerPatches(image: Image, from: bigint, to: bigint): Promise<P
   const patches: Placed[] = [];
   try {
     const runs = space.runs(undefined, (vma) => vma.protection !== null && (vma.protection & 2) !== 0 && vma.stored > 0n);
-    for await (const matches of scanMemory(runs, bytesScanner(old), { searched: 0n, absent: 0n, reason: null })) {
+    for await (const matches of scanMemory(runs, bytesScanner(old))) {
       for (const { address } of matches) if (address % 8n === 0n) patches.push(...storedPlaces(image, address, now));
     }
   } finally {

@@ -54,13 +54,14 @@ export async function localCopy(image: Image, work: Work): Promise<LocalCopy> {
   }
 }
 
-/** Gives `work` a plain copy of the image in a local file; `progress` is told bytes. */
+/** Gives `work` the image in a plain local file: a copy where it is none, of which `progress` is told bytes. */
 export async function withLocalCopy<T>(
   image: Image,
-  progress: (done: number, total: number) => void,
   work: (local: Image) => Promise<T>,
+  progress: (done: number, total: number) => void = () => {},
   signal?: AbortSignal,
 ): Promise<T> {
+  if (isPlainFile(image)) return work(image);
   const copy = await localCopy(image, { threads: availableParallelism(), progress, signal });
   try {
     const local = await Image.open(copy.path);

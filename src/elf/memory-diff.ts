@@ -29,7 +29,7 @@ const BLOCK = 64 << 10;
 const ZEROS = Buffer.alloc(WINDOW);
 
 /** Compares the memory of two images page by page, by address. `progress` is told bytes of address space that were passed. */
-export async function diffMemory(a: AddressSpace, b: AddressSpace, progress: (done: bigint) => void): Promise<MemoryDifference> {
+export async function diffMemory(a: AddressSpace, b: AddressSpace, progress: (done: bigint) => void = () => {}): Promise<MemoryDifference> {
   const result: MemoryDifference = { areas: [], onlyA: 0n, onlyB: 0n };
   const left = new RunReader(a);
   const right = new RunReader(b);

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { ImageError, Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { environmentBlock, environmentOf } from './environment.js';
@@ -121,8 +122,11 @@ export function describedImage(image: Image): Image {
   return image.container?.foreignInside ? image.container : image;
 }
 
-/** All metadata of an image. `path` is what the document will call the image. */
-export async function decodeMetadata(image: Image, path: string): Promise<MetadataJson> {
+/** All metadata of an image. `path` is what the document will call the image, where encodeImage's caller finds it again. */
+export async function decodeMetadata(
+  image: Image,
+  path = image.file.path ? resolve(image.file.path) : image.file.name,
+): Promise<MetadataJson> {
   const { source, header } = image;
   const raw = await source.read(0n, HEADER_SIZE);
   const head = recordJson(headerFields, raw);

@@ -71,7 +71,11 @@ interface Batch {
  * Matches in the memory of `runs`, which ascend. The next window is read while one is scanned. `progress` is kept up to date. Memory that is adjacent
  * by address is one text, wherever its bytes are.
  */
-export async function* scanMemory(runs: AsyncIterable<Run>, scanner: Scanner, progress: ScanProgress): AsyncGenerator<Match[]> {
+export async function* scanMemory(
+  runs: AsyncIterable<Run>,
+  scanner: Scanner,
+  progress: ScanProgress = { searched: 0n, absent: 0n, reason: null },
+): AsyncGenerator<Match[]> {
   const batches = plan(runs, scanner, progress);
   const buffers: Buffer[] = [];
   const load = async (index: number): Promise<{ batch: Batch; buffer: Buffer } | null> => {
@@ -271,7 +275,7 @@ export function regexScanner(pattern: string, ignoreCase = false): Scanner {
 }
 
 /** Text, as UTF-8 or UTF-16. */
-export function textScanner(text: string, encoding: Encoding, ignoreCase: boolean): Scanner {
+export function textScanner(text: string, encoding: Encoding = 'ascii', ignoreCase = false): Scanner {
   const bytes = Buffer.from(text, encoding === 'utf-16' ? 'utf16le' : 'utf8');
   if (!ignoreCase || bytes.length === 0) return bytesScanner(bytes);
   const escaped = [...bytes.toString('latin1')].map((one) =>
@@ -285,7 +289,7 @@ export type Encoding = 'ascii' | 'utf-16';
 const PRINTABLE = Uint8Array.from({ length: 256 }, (_, byte) => ((byte >= 0x20 && byte <= 0x7e) || byte === 9 ? 1 : 0));
 
 /** Printable ASCII characters, at least `least` in a row; as UTF-16 (little-endian, at even and odd addresses) with a zero byte behind each. */
-export function stringsScanner(least: number, encoding: Encoding): Scanner {
+export function stringsScanner(least = 4, encoding: Encoding = 'ascii'): Scanner {
   return { reach: encoding === 'ascii' ? 0 : 1, matchesZeros: false, scan: encoding === 'ascii' ? scanAscii(least) : scanUtf16(least) };
 }
 

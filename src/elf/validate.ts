@@ -47,13 +47,13 @@ const COPY = 'copy the image again, or take a new checkpoint';
 const WRITER = 'the writer was wrong: take a new checkpoint with this version of warp-tool and report it';
 
 /**
- * Everything that docs/image-format.md demands of an image of ours, and what any core file must fulfil. Findings come as they are found;
- * `progress` is told the content bytes hashed so far and in all.
+ * Everything that docs/image-format.md demands of an image of ours, and what any core file must fulfil. Findings come as they are found; `checked`
+ * counts what was looked at, and `progress` is told the content bytes hashed so far and in all.
  */
 export async function* validateImage(
   image: Image,
-  checked: Checked,
-  progress: (done: bigint, total: bigint) => void,
+  checked: Checked = { segments: 0, notes: 0, records: 0, chunks: 0, content: 0n },
+  progress: (done: bigint, total: bigint) => void = () => {},
 ): AsyncGenerator<Finding> {
   const levels: Image[] = [];
   for (let level: Image | null = image; level; level = level.container) levels.unshift(level);

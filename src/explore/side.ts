@@ -9,7 +9,7 @@ import { collectAll } from '../commands/threads.js';
 import { AddressSpace, areaName, type Range } from '../elf/address-space.js';
 import { Image } from '../elf/image.js';
 import { labelsIn, labelsOf } from '../elf/labels.js';
-import { isPlainFile, withLocalCopy } from '../elf/local-copy.js';
+import { withLocalCopy } from '../elf/local-copy.js';
 import { findVma, type Vma } from '../elf/vmas.js';
 import { printable } from '../terminal/format.js';
 import { targetOf, targetText } from '../commands/areas.js';
@@ -26,7 +26,7 @@ import { threadRows } from './views/threads.js';
 const MOST_DESCRIBED = 10_000;
 
 /** Without the progress bar that other commands show. */
-const quietly: typeof withLocalFile = (image, work) => (isPlainFile(image) ? work(image) : withLocalCopy(image, () => {}, work));
+const quietly: typeof withLocalFile = (image, work) => withLocalCopy(image, work);
 
 /** Whom a side tells. */
 export interface Owner {
