@@ -17,7 +17,7 @@ export default class Auxv extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Auxv);
-    return this.inspect(args.image, flags.json ?? false, collectAuxv, (document) =>
+    return this.inspect(args.image, flags, collectAuxv, (document) =>
       columns(
         document.auxv,
         [

@@ -1,9 +1,10 @@
 import { Args, Command, Flags, type Config } from '@oclif/core';
 import type { ChalkInstance } from 'chalk';
-import { withImage, type Image } from '../elf/image.js';
+import { withImage, type Image, type OpenOptions } from '../elf/image.js';
 import { registerStores } from '../store/register.js';
 import { printable } from '../terminal/format.js';
 import { styleFor } from '../terminal/style.js';
+import { keyFlags, keyOf, type KeyFlags } from './keys.js';
 
 type Constructor = new (argv: string[], config: Config) => WarpCommand;
 export type CommandClass = Command.Class & Constructor & Pick<typeof WarpCommand, 'needsEverything' | 'start'>;
@@ -66,6 +67,21 @@ export abstract class WarpCommand extends Command {
     process.stderr.write(`warp-tool: ${message}\n`);
   }
 
+  /** The key that the flags name; a warning when others can read its file. */
+  protected key(flags: KeyFlags): Promise<Buffer | undefined> {
+    return keyOf(flags, (message) => this.warnUser(message));
+  }
+
+  /** What it takes to open an image that may be encrypted. */
+  protected async openOptions(flags: KeyFlags): Promise<OpenOptions> {
+    return { key: await this.key(flags) };
+  }
+
+  /** Opens an image, with the key that the flags name, for the time of `work`. */
+  protected async withImage<T>(argument: string, flags: KeyFlags, work: (image: Image) => Promise<T> | T): Promise<T> {
+    return withImage(argument, work, await this.openOptions(flags));
+  }
+
   /** The error as it was: main.ts reports it. */
   protected override async catch(error: Error): Promise<never> {
     throw error;
@@ -96,14 +112,17 @@ export const imageArgument = Args.string({
 
 /** A command that looks into one image. */
 export abstract class ImageCommand extends DocumentCommand {
+  static override baseFlags = { ...DocumentCommand.baseFlags, ...keyFlags };
+
   /** Runs `collect` on the opened image and presents what it gives. */
   protected async inspect<T extends { warnings: string[] }>(
     argument: string,
-    json: boolean,
+    flags: KeyFlags & { json?: boolean },
     collect: (image: Image) => Promise<T> | T,
     text: (document: T) => Iterable<string>,
   ): Promise<T> {
-    const document = await withImage(argument, collect);
+    const json = flags.json ?? false;
+    const document = await this.withImage(argument, flags, collect);
     if (!json) for (const warning of document.warnings) this.warnUser(`${printable(argument)}: ${warning}`);
     this.present(document, json, text);
     return document;

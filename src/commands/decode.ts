@@ -1,10 +1,11 @@
 import { writeFile } from 'node:fs/promises';
 import { Flags } from '@oclif/core';
-import { withImage } from '../elf/image.js';
+import { SEALED } from '../elf/image.js';
 import { decodeMetadata, describedImage } from '../elf/metadata.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { printable } from '../terminal/format.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { keyFlags } from './keys.js';
 
 export default class Decode extends DocumentCommand {
   static override summary = 'Print all metadata of an image as JSON.';
@@ -14,12 +15,16 @@ export default class Decode extends DocumentCommand {
   ].join(' ');
   static override examples = ['<%= config.bin %> decode /tmp/image -o image.json', '<%= config.bin %> decode core.1234 | less'];
   static override args = { image: imageArgument };
-  static override flags = { output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }) };
+  static override flags = {
+    ...keyFlags,
+    output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }),
+  };
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(Decode);
-    const document = await withImage(args.image, (image) => {
-      for (const warning of image.warnings) this.warnUser(`${printable(args.image)}: ${warning}`);
+    const document = await this.withImage(args.image, flags, (image) => {
+      for (const warning of image.sealed ? [...image.warnings, SEALED] : image.warnings)
+        this.warnUser(`${printable(args.image)}: ${warning}`);
       return decodeMetadata(describedImage(image));
     });
     const text = JSON.stringify(document, null, 1);

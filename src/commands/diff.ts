@@ -16,6 +16,7 @@ import { Output } from '../terminal/output.js';
 import { Progress } from '../terminal/progress.js';
 import { areaOf } from './areas.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { keyFlags } from './keys.js';
 import { collectFds } from './fds.js';
 import { collectMaps } from './maps.js';
 import { collectSignals } from './signals.js';
@@ -50,6 +51,7 @@ export default class Diff extends DocumentCommand {
     b: Args.string({ description: 'The image to compare it with.', required: true, ignoreStdin: true }),
   };
   static override flags = {
+    ...keyFlags,
     memory: Flags.boolean({ char: 'm', description: 'Compare memory too, page by page.' }),
     bytes: Flags.boolean({ char: 'b', description: 'Like --memory, and show the bytes that differ, in rows of 16.' }),
     details: Flags.boolean({
@@ -60,21 +62,22 @@ export default class Diff extends DocumentCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Diff);
-    return withImage(args.a, (a) =>
-      withImage(args.b, async (b) => {
-        const rows = flags.bytes ? (flags.details ? MOST_ROWS : SHOWN_ROWS) : 0;
-        const document = await this.compare(a, b, flags.memory || flags.bytes, rows);
-        if (document.different) process.exitCode = 1;
-        if (flags.json) this.print([JSON.stringify(document, null, 2)]);
-        else {
-          for (const warning of document.warnings) this.warnUser(warning);
-          const output = new Output();
-          for (const line of this.render(document, flags.details ?? false)) await output.line(line);
-          await output.flush();
-        }
-        return document;
-      }),
-    );
+    const options = await this.openOptions(flags);
+    const withBoth = (work: (a: Image, b: Image) => Promise<Document>): Promise<Document> =>
+      withImage(args.a, (a) => withImage(args.b, (b) => work(a, b), options), options);
+    return withBoth(async (a, b) => {
+      const rows = flags.bytes ? (flags.details ? MOST_ROWS : SHOWN_ROWS) : 0;
+      const document = await this.compare(a, b, flags.memory || flags.bytes, rows);
+      if (document.different) process.exitCode = 1;
+      if (flags.json) this.print([JSON.stringify(document, null, 2)]);
+      else {
+        for (const warning of document.warnings) this.warnUser(warning);
+        const output = new Output();
+        for (const line of this.render(document, flags.details ?? false)) await output.line(line);
+        await output.flush();
+      }
+      return document;
+    });
   }
 
   private async compare(a: Image, b: Image, withMemory: boolean, rows: number): Promise<Document> {

@@ -2,13 +2,13 @@ import { readFile } from 'node:fs/promises';
 import { text as readAll } from 'node:stream/consumers';
 import { Args, Flags } from '@oclif/core';
 import { encodeImage } from '../elf/encode.js';
-import { withImage } from '../elf/image.js';
 import { outputPath } from '../elf/image-writer.js';
 import { describedImage, type MetadataJson } from '../elf/metadata.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { WarpCommand } from './base.js';
+import { keyFlags } from './keys.js';
 
 export default class Encode extends WarpCommand {
   static override summary = 'Make an image from the JSON of `decode`, edited or not.';
@@ -24,6 +24,7 @@ export default class Encode extends WarpCommand {
   ];
   static override args = { file: Args.string({ description: 'Document; - for stdin.', required: true, ignoreStdin: true }) };
   static override flags = {
+    ...keyFlags,
     output: Flags.string({ char: 'o', description: 'Directory for core.img, or a file (*.img).', required: true, helpValue: 'IMAGE' }),
     image: Flags.string({ description: 'The image with the content, where it is not at the path in the document.', helpValue: 'IMAGE' }),
   };
@@ -33,7 +34,7 @@ export default class Encode extends WarpCommand {
     const document = await readDocument(args.file);
     const progress = new Progress('writing');
     try {
-      await withImage(flags.image ?? document.source.path, async (opened) => {
+      await this.withImage(flags.image ?? document.source.path, flags, async (opened) => {
         const image = describedImage(opened);
         const path = await outputPath(flags.output, image.ours);
         await encodeImage(document, image, path, (done, total) => progress.update(done, total));

@@ -14,7 +14,7 @@ export default class Env extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Env);
-    return this.inspect(args.image, flags.json ?? false, collectEnvironment, (document) =>
+    return this.inspect(args.image, flags, collectEnvironment, (document) =>
       document.environment.map(({ name, value }) => `${this.style.cyan(printable(name))}=${printable(value)}`),
     );
   }

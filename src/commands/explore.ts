@@ -2,6 +2,7 @@ import { Args } from '@oclif/core';
 import { withImage } from '../elf/image.js';
 import { Failure } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
+import { keyFlags } from './keys.js';
 
 export default class Explore extends WarpCommand {
   /** ink is an ES module, and takes a while to load: no other command does. */
@@ -20,16 +21,18 @@ export default class Explore extends WarpCommand {
     image: imageArgument,
     other: Args.string({ description: 'An image to compare it with.', ignoreStdin: true }),
   };
+  static override flags = keyFlags;
   async run(): Promise<void> {
-    const { args } = await this.parse(Explore);
+    const { args, flags } = await this.parse(Explore);
+    const options = await this.openOptions(flags);
     if (!process.stdin.isTTY || !process.stdout.isTTY || process.env['TERM'] === 'dumb') {
-      await withImage(args.image, () => {}); // what is wrong with it is wrong without a terminal, too
+      await withImage(args.image, () => {}, options); // what is wrong with it is wrong without a terminal, too
       throw new Failure(
         'explore needs a terminal that can place its cursor on stdin and stdout; show, threads, maps and mem print to a pipe',
       );
     }
     const { explore } = await import('../explore/run.js');
-    const signal = await explore(args.image, args.other, this.style);
+    const signal = await explore(args.image, args.other, this.style, options);
     // Whoever waits for this process sees what ended it.
     if (signal) process.kill(process.pid, signal);
   }

@@ -21,7 +21,7 @@ export default class Fds extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Fds);
-    return this.inspect(args.image, flags.json ?? false, collectFds, (document) =>
+    return this.inspect(args.image, flags, collectFds, (document) =>
       columns(
         document.descriptors,
         [

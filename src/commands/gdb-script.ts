@@ -8,6 +8,7 @@ import { interruptible } from '../interruption.js';
 import { Progress } from '../terminal/progress.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
+import { keyFlags } from './keys.js';
 
 export default class GdbScript extends WarpCommand {
   static override summary = 'Print GDB commands that resolve every stack of an image.';
@@ -18,11 +19,14 @@ export default class GdbScript extends WarpCommand {
     '<%= config.bin %> gdb-script core.1234 | less',
   ];
   static override args = { image: imageArgument };
-  static override flags = { output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }) };
+  static override flags = {
+    ...keyFlags,
+    output: Flags.string({ char: 'o', description: 'Write to this file instead of stdout.', helpValue: 'FILE' }),
+  };
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(GdbScript);
-    const script = await withImage(args.image, async (image) => {
+    const script = await this.withImage(args.image, flags, async (image) => {
       for (const warning of image.warnings) this.warnUser(`${args.image}: ${warning}`);
       return isPlainFile(image) || image.file.path === undefined ? gdbScript(image) : this.onCopy(image);
     });

@@ -3,9 +3,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gdbScript } from '../elf/gdb-script.js';
-import { withImage, type Image } from '../elf/image.js';
+import type { Image } from '../elf/image.js';
 import { Failure, systemErrorReason } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
+import { keyFlags } from './keys.js';
 import { withLocalFile } from './local-file.js';
 
 export default class Gdb extends WarpCommand {
@@ -13,13 +14,14 @@ export default class Gdb extends WarpCommand {
   static override description = "Arguments after -- go to GDB. The exit status is GDB's.";
   static override examples = ['<%= config.bin %> gdb /tmp/image', '<%= config.bin %> gdb /tmp/image -- -batch -ex "thread apply all bt"'];
   static override args = { image: imageArgument };
+  static override flags = keyFlags;
 
   async run(): Promise<void> {
     const end = this.argv.indexOf('--');
     const passed = end < 0 ? [] : this.argv.slice(end + 1);
     if (end >= 0) this.argv = this.argv.slice(0, end);
-    const { args } = await this.parse(Gdb);
-    await withImage(args.image, (image) =>
+    const { args, flags } = await this.parse(Gdb);
+    await this.withImage(args.image, flags, (image) =>
       withLocalFile(image, async (local) => {
         process.exitCode = await this.open(local, passed);
       }),

@@ -5,9 +5,11 @@ import Compress from './compress.js';
 import Completion from './completion.js';
 import Decode from './decode.js';
 import Decompress from './decompress.js';
+import Decrypt from './decrypt.js';
 import Diff from './diff.js';
 import Doctor from './doctor.js';
 import Encode from './encode.js';
+import Encrypt from './encrypt.js';
 import Engines from './engines.js';
 import Env from './env.js';
 import Explore from './explore.js';
@@ -61,6 +63,8 @@ export const COMMANDS: Record<string, CommandClass> = {
   report: Report,
   compress: Compress,
   decompress: Decompress,
+  encrypt: Encrypt,
+  decrypt: Decrypt,
   validate: Validate,
   'gdb-script': GdbScript,
   gdb: Gdb,

@@ -35,7 +35,7 @@ export default class Maps extends ImageCommand {
     const { args, flags } = await this.parse(Maps);
     return this.inspect(
       args.image,
-      flags.json ?? false,
+      flags,
       async (image) => {
         const space = new AddressSpace(image);
         const labels = await labelsOf(space).finally(() => space.close());

@@ -1,7 +1,7 @@
 import { open, rm, type FileHandle } from 'node:fs/promises';
 import { Args, Flags } from '@oclif/core';
 import { AddressSpace, areaName, readRun, type PointerTarget, type Range, type Run } from '../elf/address-space.js';
-import { withImage, type Image } from '../elf/image.js';
+import type { Image } from '../elf/image.js';
 import { min } from '../elf/memory.js';
 import {
   bytesScanner,
@@ -28,6 +28,7 @@ import { Output } from '../terminal/output.js';
 import { Progress } from '../terminal/progress.js';
 import { areaOf, targetOf, targetText } from './areas.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { keyFlags } from './keys.js';
 
 type Document = Static<typeof mem>;
 type DumpPart = NonNullable<Document['dump']>[number];
@@ -60,6 +61,7 @@ export default class Mem extends DocumentCommand {
     address: Args.string({ description: 'What to show: ADDRESS, ADDRESS:LENGTH, FROM-TO or SYMBOL.', ignoreStdin: true }),
   };
   static override flags = {
+    ...keyFlags,
     as: Flags.option({
       options: Object.keys(valueTypes) as ValueTypeName[],
       description: 'Show values of this type instead of bytes; pointers with what they point to. Also the type of --value.',
@@ -113,7 +115,7 @@ export default class Mem extends DocumentCommand {
     if (flags.context !== undefined && !early && flags['points-to'] === undefined)
       throw new Failure('--context needs something to search for');
 
-    await withImage(args.image, async (image) => {
+    await this.withImage(args.image, flags, async (image) => {
       const space = new AddressSpace(image);
       const document: Document = {
         image: image.source.name,

@@ -1,4 +1,4 @@
-import type { Image } from '../elf/image.js';
+import { SEALED, type Image } from '../elf/image.js';
 import { kernelNoteName } from '../elf/kernel-notes/index.js';
 import { NOTE_OWNER, projectNotes, type NoteName } from '../elf/schema.js';
 import { notes } from '../schemas/index.js';
@@ -18,7 +18,7 @@ export default class Notes extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Notes);
-    return this.inspect(args.image, flags.json ?? false, collectNotes, (document) =>
+    return this.inspect(args.image, flags, collectNotes, (document) =>
       columns(
         document.notes,
         [
@@ -39,7 +39,7 @@ function collectNotes(image: Image): Document {
   const ours = new Map<number, NoteName>(Object.entries(projectNotes).map(([name, { type }]) => [type, name as NoteName]));
   return {
     image: image.source.name,
-    warnings: image.warnings,
+    warnings: image.sealed ? [...image.warnings, SEALED] : image.warnings,
     notes: image.notes.map((note) => {
       const own = note.owner === NOTE_OWNER ? ours.get(note.type) : undefined;
       return {

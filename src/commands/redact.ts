@@ -1,11 +1,11 @@
 import { Flags } from '@oclif/core';
-import { withImage } from '../elf/image.js';
 import { outputPath, refuseSameFile } from '../elf/image-writer.js';
 import { keepable, redactImage } from '../elf/redact.js';
 import { redact } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { bytes, printable } from '../terminal/format.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { keyFlags } from './keys.js';
 
 type Document = Static<typeof redact>;
 
@@ -21,6 +21,7 @@ export default class Redact extends DocumentCommand {
   ];
   static override args = { image: imageArgument };
   static override flags = {
+    ...keyFlags,
     output: Flags.string({
       char: 'o',
       description: 'Directory for core.img, or a file (*.img; any name for a foreign core).',
@@ -37,7 +38,7 @@ export default class Redact extends DocumentCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Redact);
-    const document = await withImage(args.image, async (image): Promise<Document> => {
+    const document = await this.withImage(args.image, flags, async (image): Promise<Document> => {
       const path = await outputPath(flags.output, image.ours);
       await refuseSameFile(path, image.file);
       const removed = await redactImage(image, path, new Set(flags.keep));

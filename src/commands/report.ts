@@ -1,5 +1,5 @@
 import { Flags } from '@oclif/core';
-import { withImage, type Image } from '../elf/image.js';
+import type { Image } from '../elf/image.js';
 import { ImageWriter } from '../elf/image-writer.js';
 import { timelineOf } from '../elf/timeline.js';
 import { findingOf, validateImage, type Checked, type Finding } from '../elf/validate.js';
@@ -10,6 +10,7 @@ import type { report } from '../schemas/index.js';
 import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { keyFlags } from './keys.js';
 import { collectComposition } from './composition.js';
 import { collectEnvironment } from './env.js';
 import { collectFds } from './fds.js';
@@ -32,6 +33,7 @@ export default class Report extends DocumentCommand {
   ];
   static override args = { image: imageArgument };
   static override flags = {
+    ...keyFlags,
     output: Flags.string({ char: 'o', description: 'File for the page; - for stdout.', helpValue: 'FILE', default: '-' }),
     'with-environment': Flags.boolean({ description: 'Include the environment, which often holds secrets.' }),
   };
@@ -39,7 +41,7 @@ export default class Report extends DocumentCommand {
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Report);
     const { output, json = false } = flags;
-    const document = await withImage(args.image, (image) => {
+    const document = await this.withImage(args.image, flags, (image) => {
       if (output === '-' && !json && process.stdout.isTTY) throw new Failure('a page is not for a terminal; name a file for it with -o');
       return collectReport(image, flags['with-environment'] ?? false);
     });

@@ -3,11 +3,12 @@ import type { ChalkInstance } from 'chalk';
 import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { argumentsOf } from '../elf/environment.js';
 import { timestamp, uuid } from '../elf/identity.js';
-import type { Image } from '../elf/image.js';
+import { SEALED, type Image } from '../elf/image.js';
 import { xstateFeatureNames } from '../elf/kernel-notes/xstate.js';
 import { Modules } from '../elf/modules.js';
 import { bitNames, nameOf, names } from '../elf/schema.js';
 import { signalName } from '../elf/signals.js';
+import type { Vma } from '../elf/vmas.js';
 import { show } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
@@ -21,7 +22,8 @@ import { collectJava, javaLines } from './show-java.js';
 import { systemCallOf } from './threads.js';
 
 type Document = Static<typeof show>;
-type KindRow = Document['memory']['by_kind'][number];
+type Memory = NonNullable<Document['memory']>;
+type KindRow = Memory['by_kind'][number];
 
 const LABEL_WIDTH = 13;
 
@@ -48,7 +50,7 @@ export default class Show extends ImageCommand {
       if (flags.composition) document.composition = await summary(image, document.java);
       return document;
     };
-    return this.inspect(args.image, flags.json ?? false, collect, (document) => {
+    return this.inspect(args.image, flags, collect, (document) => {
       for (const problem of document.java?.problems ?? []) this.warnUser(printable(problem));
       return new ShowText(this.style).lines(document);
     });
@@ -72,7 +74,7 @@ export class ShowText {
     const { style } = this;
     const row = (label: string, text: string): string => `${style.cyan(label.padEnd(LABEL_WIDTH))}${text}`;
     const dim = (text: string): string => style.dim(text);
-    const { process, host, signal, threads, content, needs } = document;
+    const { process, host, signal, threads, memory, content, needs } = document;
 
     const writer = document.format === null ? 'ELF core file of another writer' : `warp-tool image, format ${document.format}`;
     yield `${style.bold(printable(document.image))}  ${dim(`${writer}, ${bytes(document.size)}`)}`;
@@ -84,7 +86,7 @@ export class ShowText {
       process.process_group && `group ${process.process_group}`,
       process.session && `session ${process.session}`,
     ].filter((text) => typeof text === 'string');
-    yield row('process', `${style.bold(process.name ? printable(process.name) : '?')}  ${ids.join(', ')}`.trimEnd());
+    if (threads) yield row('process', `${style.bold(process.name ? printable(process.name) : '?')}  ${ids.join(', ')}`.trimEnd());
     if (command !== null) yield row('command', shorten(command, 300));
     if (process.executable !== null) yield row('executable', printable(process.executable));
     const root = process.root === null || process.root === '/' ? '' : `, root ${printable(process.root)}`;
@@ -103,22 +105,21 @@ export class ShowText {
       if (document.parent_id !== null) yield row('parent', `${document.parent_id} ${printable(document.parent_location ?? '')}`.trimEnd());
     }
     if (document.engine !== null) yield row('engine', printable(document.engine));
-    if (host) yield row('host', printable(`${host.hostname}, Linux ${host.kernel_release}, ${host.cpu_model}`));
+    if (host)
+      yield row(
+        'host',
+        printable([host.hostname, `Linux ${host.kernel_release}`, host.cpu_model].filter((part) => part !== '').join(', ')),
+      );
 
     for (const { kind, name, value } of document.labels) yield row(kind, printable(`${name} = ${shorten(value, 200)}`));
 
-    const named = threads.names.filter((entry) => entry.name !== null);
-    yield row('threads', `${threads.count}${named.length > 0 ? `  ${tally(named, style.bold)}` : ''}`);
-    const calls = threads.system_calls.map((entry) => ({ name: entry.name ?? 'user code', count: entry.count }));
-    if (calls.length > 0)
-      yield row(
-        '  were in',
-        tally(calls, (text) => text),
-      );
+    if (threads) yield* this.threadLines(threads, row);
     if (document.descriptors) yield row('descriptors', `${document.descriptors.count}  ${kindsText(document.descriptors.by_kind)}`);
 
-    yield '';
-    yield* this.memoryTable(document);
+    if (memory) {
+      yield '';
+      yield* this.memoryTable(memory);
+    }
     if (content) {
       const ratio = Number(content.packed) > 0 ? Number(content.size) / Number(content.packed) : 1;
       const how = content.codecs.filter((codec) => codec !== 'plain');
@@ -151,7 +152,19 @@ export class ShowText {
     }
   }
 
-  private *memoryTable({ memory }: Document): Generator<string> {
+  private *threadLines(threads: NonNullable<Document['threads']>, row: (label: string, text: string) => string): Generator<string> {
+    const { style } = this;
+    const named = threads.names.filter((entry) => entry.name !== null);
+    yield row('threads', `${threads.count}${named.length > 0 ? `  ${tally(named, style.bold)}` : ''}`);
+    const calls = threads.system_calls.map((entry) => ({ name: entry.name ?? 'user code', count: entry.count }));
+    if (calls.length > 0)
+      yield row(
+        '  were in',
+        tally(calls, (text) => text),
+      );
+  }
+
+  private *memoryTable(memory: Memory): Generator<string> {
     const { style } = this;
     const rows: KindRow[] = [...memory.by_kind, { kind: 'all', ...memory }];
     const packed = rows.some((row) => row.packed !== row.stored);
@@ -196,7 +209,7 @@ export class ShowText {
 }
 
 /** Share of all stored content. */
-function bar(row: KindRow, memory: Document['memory'], full: (text: string) => string, empty: (text: string) => string): string {
+function bar(row: KindRow, memory: Memory, full: (text: string) => string, empty: (text: string) => string): string {
   if (row.kind === 'all' || Number(memory.stored) === 0) return '';
   const width = 20;
   const share = Math.round((Number(row.stored) / Number(memory.stored)) * width);
@@ -230,45 +243,25 @@ function counted<T extends string | null>(values: readonly T[]): { name: T; coun
 }
 
 export async function collectShow(image: Image): Promise<Document> {
+  const { outermost } = image;
   const record = image.single('image');
-  const process = image.single('process');
-  const information = image.kernelNote('prpsinfo');
-  const threads = image.threads();
-  const vmas = image.vmas();
-  const kinds = [...new Set(vmas.map((vma) => vma.kind))];
-  const leader = threads.find((thread) => thread.leader) ?? null;
-  const files = await filesOf(image);
+  const flags = outermost.ours ? outermost.anchor!.flags | (record?.flags ?? 0) : 0;
+  const files = image.sealed ? [] : await filesOf(image);
   return {
     image: image.source.name,
     size: byteCountOf(image.file.size),
-    warnings: image.warnings,
+    warnings: image.sealed ? [...image.warnings, SEALED] : image.warnings,
     format: image.anchor ? `${image.anchor.format_major}.${image.anchor.format_minor}` : null,
     id: record ? uuid(record.image_id) : null,
     parent_id: record && record.parent_id.some((byte) => byte !== 0) ? uuid(record.parent_id) : null,
     parent_location: record && record.parent_location.length > 0 ? record.parent_location.toString() : null,
     generation: record?.generation ?? null,
-    flags: record ? bitNames(names.imageFlags, record.flags) : [],
+    flags: bitNames(names.imageFlags, flags),
     captured_at: record ? timestamp(record.realtime_ns) : null,
     engine: record ? `warp ${record.engine_version.toString()}` : null,
-    process: {
-      pid: process?.pid ?? information?.pid ?? null,
-      parent_pid: process?.parent_pid ?? information?.parentPid ?? null,
-      process_group: process?.process_group ?? information?.processGroup ?? null,
-      session: process?.session ?? information?.session ?? null,
-      name: leader?.name ?? information?.name ?? null,
-      command: (await argumentsOf(image)) ?? (information ? information.arguments.split(' ') : null),
-      executable: image.executable(),
-      cwd: process?.cwd.toString() ?? null,
-      root: process?.root.toString() ?? null,
-      uid: process?.uid[0] ?? information?.uid ?? null,
-      gid: process?.gid[0] ?? information?.gid ?? null,
-    },
-    labels: [...image.table('tags')].map(({ kind, name, value }) => ({
-      kind: nameOf(names.tagKind, kind),
-      name: name.toString(),
-      value: value.toString(),
-    })),
-    signal: signalOf(image),
+    process: await processOf(image),
+    labels: image.sealed ? [] : labelsOf(image),
+    signal: image.sealed ? null : signalOf(image),
     host: record && {
       hostname: record.hostname.toString(),
       kernel_release: record.kernel_release.toString(),
@@ -276,25 +269,12 @@ export async function collectShow(image: Image): Promise<Document> {
       cpu_model: record.cpu_model.toString().replaceAll('\0', '').trim(),
       boot_id: record.boot_id.toString().trim(),
     },
-    threads: {
-      count: threads.length,
-      names: counted(threads.map((thread) => thread.name)),
-      system_calls: counted(threads.map((thread) => systemCallOf(thread))),
-    },
-    memory: {
-      areas: vmas.length,
-      ...amountsOf(vmas),
-      by_kind: kinds
-        .map((kind) => {
-          const some = vmas.filter((vma) => vma.kind === kind);
-          return { kind, areas: some.length, ...amountsOf(some) };
-        })
-        .toSorted((a, b) => Number(b.stored) - Number(a.stored) || Number(b.mapped) - Number(a.mapped)),
-    },
+    threads: image.sealed ? null : threadsOf(image),
+    memory: image.sealed ? null : memoryOf(image.vmas()),
     content: contentOf(image),
-    descriptors: descriptorKinds(image),
+    descriptors: image.sealed ? null : descriptorKinds(image),
     files,
-    java: await collectJava(image),
+    java: image.sealed ? null : await collectJava(image),
     composition: null,
     needs: record && {
       machine: image.header.machineName === 'amd64' ? 'x86-64' : image.header.machineName,
@@ -304,6 +284,57 @@ export async function collectShow(image: Image): Promise<Document> {
       cpu_features: cpuFeatureNames(record.cpu_features),
       files: files.length,
     },
+  };
+}
+
+/** Of the process all that is known: of a sealed image nothing. */
+async function processOf(image: Image): Promise<Document['process']> {
+  const process = image.sealed ? null : image.single('process');
+  const information = image.sealed ? null : image.kernelNote('prpsinfo');
+  const leader = image.sealed ? null : (image.threads().find((thread) => thread.leader) ?? null);
+  const command = image.sealed ? null : await argumentsOf(image);
+  return {
+    pid: process?.pid ?? information?.pid ?? null,
+    parent_pid: process?.parent_pid ?? information?.parentPid ?? null,
+    process_group: process?.process_group ?? information?.processGroup ?? null,
+    session: process?.session ?? information?.session ?? null,
+    name: leader?.name ?? information?.name ?? null,
+    command: command ?? (information ? information.arguments.split(' ') : null),
+    executable: image.sealed ? null : image.executable(),
+    cwd: process?.cwd.toString() ?? null,
+    root: process?.root.toString() ?? null,
+    uid: process?.uid[0] ?? information?.uid ?? null,
+    gid: process?.gid[0] ?? information?.gid ?? null,
+  };
+}
+
+function labelsOf(image: Image): Document['labels'] {
+  return [...image.table('tags')].map(({ kind, name, value }) => ({
+    kind: nameOf(names.tagKind, kind),
+    name: name.toString(),
+    value: value.toString(),
+  }));
+}
+
+function threadsOf(image: Image): Document['threads'] {
+  const threads = image.threads();
+  return {
+    count: threads.length,
+    names: counted(threads.map((thread) => thread.name)),
+    system_calls: counted(threads.map((thread) => systemCallOf(thread))),
+  };
+}
+
+function memoryOf(vmas: readonly Vma[]): Memory {
+  return {
+    areas: vmas.length,
+    ...amountsOf(vmas),
+    by_kind: [...new Set(vmas.map((vma) => vma.kind))]
+      .map((kind) => {
+        const some = vmas.filter((vma) => vma.kind === kind);
+        return { kind, areas: some.length, ...amountsOf(some) };
+      })
+      .toSorted((a, b) => Number(b.stored) - Number(a.stored) || Number(b.mapped) - Number(a.mapped)),
   };
 }
 
@@ -347,7 +378,7 @@ function contentOf(image: Image): Document['content'] {
     codecs: [...codecs].map((codec) => nameOf(names.codec, codec)),
     encrypted,
     in_parent: inParent,
-    optimisation: optimisationJson(image),
+    optimisation: image.sealed ? null : optimisationJson(image),
   };
 }
 

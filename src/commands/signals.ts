@@ -36,7 +36,7 @@ export default class Signals extends ImageCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Signals);
-    return this.inspect(args.image, flags.json ?? false, collectSignals, (document) => this.render(document));
+    return this.inspect(args.image, flags, collectSignals, (document) => this.render(document));
   }
 
   private *render({ actions, pending }: Document): Generator<string> {

@@ -57,7 +57,7 @@ export default class Threads extends ImageCommand {
     const { args, flags } = await this.parse(Threads);
     return this.inspect(
       args.image,
-      flags.json ?? false,
+      flags,
       async (image) => {
         const document = await collectAll(image, flags);
         const problems = [...(document.stacks?.problem ? [document.stacks.problem] : []), ...(document.java?.problems ?? [])];

@@ -9,6 +9,7 @@ import { hex } from '../hex.js';
 import { bytes, count, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { keyFlags } from './keys.js';
 
 type Document = Static<typeof validate>;
 
@@ -23,6 +24,7 @@ export default class Validate extends DocumentCommand {
   static override examples = ['<%= config.bin %> validate /tmp/image', '<%= config.bin %> validate /tmp/image --host'];
   static override args = { image: imageArgument };
   static override flags = {
+    ...keyFlags,
     host: Flags.boolean({
       description: 'Also check whether the image can be restored here: processor, kernel, files, directories, ports.',
     }),
@@ -31,12 +33,14 @@ export default class Validate extends DocumentCommand {
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Validate);
     let path: string;
+    let sealed = false;
     const checked: Checked = { segments: 0, notes: 0, records: 0, chunks: 0, content: 0n };
     const findings: Finding[] = [];
     const obstacles: Obstacle[] = [];
     const progress = new Progress('hashing');
     try {
-      const image = await Image.open(args.image);
+      const image = await Image.open(args.image, await this.openOptions(flags));
+      sealed = image.sealed;
       path = image.source.name;
       try {
         for await (const finding of validateImage(image, checked, (done, total) => progress.update(Number(done), Number(total))))
@@ -60,6 +64,7 @@ export default class Validate extends DocumentCommand {
     }
     const document: Document = {
       ...validationDocument(path, checked, findings),
+      unchecked: sealed ? 'what is encrypted: give --encryption-key-file or --encryption-key-env' : null,
       host: flags.host ? { restorable: !obstacles.some(({ effect }) => effect === 'fails'), obstacles } : null,
     };
     if (!document.valid || document.host?.restorable === false) process.exitCode = 1;
@@ -67,7 +72,7 @@ export default class Validate extends DocumentCommand {
     return document;
   }
 
-  private *render({ image, findings, checked, host }: Document): Generator<string> {
+  private *render({ image, findings, checked, unchecked, host }: Document): Generator<string> {
     const { style } = this;
     for (const finding of findings.slice(0, SHOWN)) {
       const places = [finding.offset && `offset ${finding.offset}`, finding.address && `address ${finding.address}`]
@@ -84,6 +89,7 @@ export default class Validate extends DocumentCommand {
     ].join(', ');
     const verdict = findings.length === 0 ? style.green('valid') : style.red(count(findings.length, 'fault'));
     yield `${printable(image)}: ${verdict}  ${style.dim(scope)}`;
+    if (unchecked !== null) yield style.yellow(`not checked: ${unchecked}`);
     if (!host) return;
     for (const { check, effect, problem, mend } of host.obstacles) {
       yield `${effect === 'fails' ? style.red(check) : style.yellow(check)}: ${printable(problem)}; ${printable(mend)}`;
@@ -97,6 +103,7 @@ export function validationDocument(path: string, checked: Checked, findings: rea
     image: path,
     valid: findings.length === 0,
     checked: { ...checked, content: byteCountOf(checked.content) },
+    unchecked: null,
     findings: findings.map((finding) => ({
       ...finding,
       offset: finding.offset === null ? null : hex(finding.offset),

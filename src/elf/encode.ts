@@ -49,6 +49,8 @@ export async function encodeImage(
     let bytes = assembleMetadata(document);
     const original = await source.read(0n, Number(contentStart));
     if (!bytes.equals(original)) {
+      if (image.sealed)
+        throw new Failure(`${source.name}: what is encrypted cannot be edited; give the key of the image to \`decode\` and \`encode\``);
       if (await leaveOutPlainMetadata(document, image)) {
         moved += resize(document, image);
         bytes = assembleMetadata(document);
@@ -102,8 +104,8 @@ async function leaveOutPlainMetadata(document: MetadataJson, image: Image): Prom
  * room that others leave in the block, and pointers to it are corrected.
  */
 async function environmentPatches(document: MetadataJson, image: Image): Promise<Placed[]> {
-  const block = await environmentBlock(image);
   if (document.environment === null) return [];
+  const block = await environmentBlock(image);
   const wanted = document.environment.map((entry, index) => bytesFromJson(entry, `environment[${index}]`));
   if (!block) {
     if (JSON.stringify(await environmentJson(image)) === JSON.stringify(document.environment)) return [];

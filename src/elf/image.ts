@@ -53,7 +53,7 @@ export interface OpenOptions {
 }
 
 /** What an encrypted image shows without its key. */
-const OPEN_NOTES = new Set<NoteName>(['image', 'encryption', 'chunks']);
+export const OPEN_NOTES: ReadonlySet<NoteName> = new Set<NoteName>(['image', 'encryption', 'chunks']);
 export const SEALED =
   'it is encrypted, and threads, memory, descriptors and all names are sealed; give its key with --encryption-key-file or --encryption-key-env';
 const DAMAGED_METADATA = 'copy the image again, or take a new checkpoint';
@@ -118,7 +118,7 @@ export class Image {
   static async from(source: ByteSource, { key }: OpenOptions = {}): Promise<Image> {
     try {
       let image = await Image.parse(source, null);
-      if (image.encrypted && key) image = await image.decrypted(key);
+      if (image.encryptedItself && key) image = await image.decrypted(key);
       if (image.foreignInside && !image.encryptedItself) {
         image.inside = await Image.parse(image.content, image);
         image = image.inside;
@@ -210,7 +210,7 @@ export class Image {
   }
 
   /** Fails for what is not among the open notes of an encrypted image. */
-  private requireKey(): void {
+  requireKey(): void {
     if (this.sealed) throw new Failure(`${this.source.name}: ${SEALED}`);
   }
 

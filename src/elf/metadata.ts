@@ -119,7 +119,8 @@ export interface Placed {
 
 /** The image that a document is about: the file as it stands, decrypted, and not what is packed in it. */
 export function describedImage(image: Image): Image {
-  return image.container?.foreignInside ? image.container : image;
+  const { container } = image;
+  return container?.foreignInside && !container.encryptedItself ? container : image;
 }
 
 /** All metadata of an image. `path` is what the document will call the image, where encodeImage's caller finds it again. */

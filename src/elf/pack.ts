@@ -40,14 +40,19 @@ function fileOf({ source }: Image): OpenFile {
 const IN_PARENT_REFUSED = 'is a delta of a parent, which this version does not read; take the image without --parent';
 
 /** Fails where the image's file has one of the flags. */
-function refuseFlags({ outermost }: Image, flags: number, problem: string): void {
+export function refuseFlags({ outermost }: Image, flags: number, problem: string): void {
   if (outermost.ours && (outermost.anchor!.flags & flags) !== 0) throw new Failure(`${outermost.source.name} ${problem}`);
 }
 
 /** A new image of a damaged one would have good hashes of bad content. */
 async function checkIntact(image: Image, work: Work): Promise<void> {
+  await checkMetadata(image);
+  throwBadChunk(image, await unpackChunks(image.chunks, fileOf(image), null, 0, work));
+}
+
+/** Of an image of ours: that the metadata has its hash, and the file its size. */
+export async function checkMetadata(image: Image): Promise<void> {
   const { source, anchor } = image;
-  if (!image.ours) return;
   const found = await hashOfMetadata(image);
   if (found !== anchor!.metadata_hash) {
     const problem = `the hash of the metadata is ${hex(found)}, the anchor says ${hex(anchor!.metadata_hash)}`;
@@ -61,7 +66,6 @@ async function checkIntact(image: Image, work: Work): Promise<void> {
       `the file is truncated: ${DAMAGED}`,
     );
   }
-  throwBadChunk(image, await unpackChunks(image.chunks, fileOf(image), null, 0, work));
 }
 
 function throwBadChunk(image: Image, verdicts: Verdicts): void {
@@ -83,13 +87,13 @@ export async function compressImage(image: Image, path: string, options: Compres
   refuseFlags(image, IMAGE_COMPRESSED, 'is compressed already; decompress it first to compress it in another way');
   refuseFlags(image, IMAGE_ENCRYPTED, 'is encrypted, and what is encrypted does not shrink: decrypt it, compress it, and encrypt it then');
   refuseFlags(image, IMAGE_DELTA, 'is a delta of a parent, which this version does not compress');
-  await checkIntact(image, options);
+  if (image.ours) await checkIntact(image, options);
   const metadataSize = image.ours ? Number(image.anchor!.metadata_size) : 0;
   const index = ChunkIndex.planned(pieces(metadataSize, Number(source.size), options.chunkSize));
   const plan: MetadataPlan = {
     machine: image.header.machine,
-    formatMinor: image.anchor?.format_minor ?? FORMAT_MINOR,
-    flags: (image.anchor?.flags ?? 0) | IMAGE_COMPRESSED | (image.ours ? 0 : IMAGE_FOREIGN),
+    formatMinor: image.ours ? image.anchor!.format_minor : FORMAT_MINOR,
+    flags: (image.ours ? image.anchor!.flags : IMAGE_FOREIGN) | IMAGE_COMPRESSED,
     segments: image.segments.filter(isMemory).flatMap(chunkedSegments),
     foreignNotes: await foreignNotes(image),
     notes: [],
@@ -182,6 +186,7 @@ async function plainMetadata(packed: Image): Promise<{ bytes: Buffer; moved: big
 
 /** The plain form of an image as a source: nothing is written. */
 export async function plainSource(image: Image): Promise<ByteSource> {
+  image.requireKey();
   refuseFlags(image, IMAGE_DELTA, IN_PARENT_REFUSED);
   if (image.content === image.source) return image.source;
   if (image.chunks.find(0) >= 0) return image.content;
@@ -206,7 +211,7 @@ function plainSegment(segment: Segment, moved: bigint): Segment {
 }
 
 /** Content from 0 to `size` in pieces: metadata by itself, so that it can be left out. */
-function* pieces(metadataSize: number, size: number, chunkSize: number): Generator<[number, number]> {
+export function* pieces(metadataSize: number, size: number, chunkSize: number): Generator<[number, number]> {
   for (const [from, to] of [
     [0, Math.min(metadataSize, size)],
     [Math.min(metadataSize, size), size],
@@ -220,7 +225,7 @@ function* contentPieces(chunks: ChunkIndex, moved: number): Generator<[number, n
 }
 
 /** The payload of a note whose records are already bytes. */
-function chunkTable(index: ChunkIndex): Buffer {
+export function chunkTable(index: ChunkIndex): Buffer {
   const header = Buffer.alloc(TABLE_HEADER_SIZE);
   header.writeUInt32LE(layoutOf(projectNotes.chunks.fields).size, 0);
   header.writeUInt32LE(index.length, 4);
@@ -262,7 +267,7 @@ function containerNotes(image: Image, flags: number, index: ChunkIndex): Metadat
 }
 
 /** The bytes of a random UUID, version 4. */
-function randomId(): Buffer {
+export function randomId(): Buffer {
   const id = randomBytes(16);
   id[6] = (id[6]! & 0x0f) | 0x40;
   id[8] = (id[8]! & 0x3f) | 0x80;

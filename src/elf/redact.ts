@@ -20,7 +20,7 @@ import {
   type RecordJson,
 } from './metadata.js';
 import { plainSource } from './pack.js';
-import { LARGEST_CHUNK, layoutOf, NOTE_OWNER, projectNotes, type NoteName } from './schema.js';
+import { HARMLESS_TEXTS, LARGEST_CHUNK, layoutOf, NOTE_OWNER, projectNotes, type NoteName } from './schema.js';
 import { MEMORY_FILE } from './vmas.js';
 import { xxh64 } from './xxh64.js';
 
@@ -71,14 +71,6 @@ export async function redactImage(packed: Image, path: string, keep: ReadonlySet
   });
   return redaction.removed();
 }
-
-/** Slices that say nothing of the process's data. All others are blanked or replaced. */
-const HARMLESS: Partial<Record<NoteName, readonly string[]>> = {
-  image: ['engine_version', 'kernel_release', 'kernel_version', 'cpu_model', 'cpu_features'],
-  process: ['groups'],
-  threads: ['affinity'],
-  files: ['build_id'],
-};
 
 /** Slices and strings by what keeps them. */
 const CLASSES: Partial<Record<NoteName, Record<string, Keepable>>> = {
@@ -238,7 +230,7 @@ class Redaction {
     const name = note.name as NoteName;
     const { fields } = projectNotes[name];
     const classes = CLASSES[name] ?? {};
-    const harmless = HARMLESS[name] ?? [];
+    const harmless = HARMLESS_TEXTS[name] ?? [];
     for (const record of note.records!) {
       for (const { name: field, type } of layoutOf(fields).places) {
         if (type === 'slice' && record[field] !== undefined && !harmless.includes(field)) this.slice(name, record, field, classes[field]);

@@ -402,6 +402,14 @@ export type FieldValue<T extends FieldType> = T extends 'u64' | 'i64'
 export type RecordOf<F extends Fields> = { -readonly [K in keyof F]: FieldValue<F[K]> };
 export type NoteRecord<N extends NoteName> = RecordOf<(typeof projectNotes)[N]['fields']>;
 
+/** Slices that say nothing of the process's data. All others are blanked by `redact`, and sealed in encrypted images. */
+export const HARMLESS_TEXTS: Partial<Record<NoteName, readonly string[]>> = {
+  image: ['engine_version', 'kernel_release', 'kernel_version', 'cpu_model', 'cpu_features'],
+  process: ['groups'],
+  threads: ['affinity'],
+  files: ['build_id'],
+};
+
 const SCALAR_SIZES: Record<string, number> = { bytes: 1, u16: 2, u32: 4, i32: 4, u64: 8, i64: 8, slice: 8 };
 
 export interface Shape {

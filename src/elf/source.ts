@@ -32,6 +32,8 @@ const SMALL = 256 << 10;
 
 /** A regular file, read with pread(2): opening it costs the same whatever its size. */
 export class FileSource implements ByteSource {
+  private closed = false;
+
   private constructor(
     readonly name: string,
     readonly size: bigint,
@@ -94,8 +96,10 @@ export class FileSource implements ByteSource {
     }
   }
 
+  /** Of several that have it open as theirs, the first closes it. */
   async close(): Promise<void> {
-    closeSync(this.fd);
+    if (!this.closed) closeSync(this.fd);
+    this.closed = true;
   }
 }
 

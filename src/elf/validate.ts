@@ -3,7 +3,7 @@ import { unpackChunks } from '../engine/chunk-work.js';
 import { ImageError } from '../failure.js';
 import { hex } from '../hex.js';
 import { readChunk, readStored, type ChunkProblem } from './content.js';
-import type { Anchor, Image } from './image.js';
+import { OPEN_NOTES, type Anchor, type Image } from './image.js';
 import { hashOfMetadata, METADATA_HASH_OFFSET } from './metadata.js';
 import { decodeKernelNote, kernelNoteKey, kernelNotes } from './kernel-notes/index.js';
 import {
@@ -79,9 +79,9 @@ export async function* validateImage(
   }
 }
 
-/** Whether an image only holds another one: a core file of another writer. */
+/** Whether an image only holds another one: what is encrypted, or a core file of another writer. */
 function isAround(image: Image): boolean {
-  return image.foreignInside;
+  return image.foreignInside || image.encryptedItself;
 }
 
 /** What made an image unreadable, as a finding. */
@@ -230,10 +230,16 @@ async function* checkMetadataHash(image: Image, anchor: Anchor): AsyncGenerator<
   };
 }
 
+function requiredNotes(image: Image): NoteName[] {
+  if (image.encryptedItself) return ['image', 'encryption', 'chunks'];
+  return image.foreignInside ? ['image', 'chunks'] : ['image', 'process', 'threads', 'vmas'];
+}
+
 /** Decodes every field of every record. Returns whether a table is unreadable. */
 function* checkTables(image: Image, checked: Checked): Generator<Finding, boolean> {
   let broken = false;
   for (const name of Object.keys(projectNotes) as NoteName[]) {
+    if (image.encryptedItself && !OPEN_NOTES.has(name)) continue;
     const own = image.notes.filter((note) => note.owner === NOTE_OWNER && note.type === projectNotes[name].type);
     if (own.length > 1) {
       yield {
@@ -248,7 +254,7 @@ function* checkTables(image: Image, checked: Checked): Generator<Finding, boolea
       const table = image.table(name);
       for (let index = 0; index < table.length; index++) table.get(index);
       checked.records += table.length;
-      const required = isAround(image) ? ['image', 'chunks'] : ['image', 'process', 'threads', 'vmas'];
+      const required = requiredNotes(image);
       if (required.includes(name) && table.length === 0) {
         broken = true;
         yield { check: 'note', problem: `the note ${name} is missing or empty`, offset: null, address: null, mend: WRITER };
@@ -446,6 +452,10 @@ function* checkChunkIndex(image: Image, anchor: Anchor): Generator<Finding> {
       if (storedSize !== size) yield finding(chunk, `plain, but ${storedSize} bytes for ${size}`);
       if (chunks.storedHash(chunk) !== chunks.contentHash(chunk)) yield finding(chunk, 'plain, but its two hashes differ');
     }
+    if (image.encryptedItself) {
+      if (!chunks.isEncrypted(chunk)) yield finding(chunk, 'not encrypted, in an encrypted image');
+      if (chunks.contentHash(chunk) !== 0n) yield finding(chunk, 'encrypted, but the hash of its content tells what it is');
+    }
     if (!(codec in names.codec)) yield finding(chunk, `unknown codec ${codec}`);
     stored.push(chunk);
   }
@@ -502,8 +512,15 @@ async function* checkChunkContent(
     let done = 0n;
     for (let chunk = 0; chunk < chunks.length; chunk++) {
       if (!chunks.isInParent(chunk)) {
-        const content = chunks.isEncrypted(chunk) ? await readStored(source, chunks, chunk) : await readChunk(source, chunks, chunk);
-        if (!Buffer.isBuffer(content)) yield contentFinding(image, chunk, content);
+        try {
+          const content = chunks.isEncrypted(chunk) ? await readStored(source, chunks, chunk) : await readChunk(source, chunks, chunk);
+          if (!Buffer.isBuffer(content)) yield contentFinding(image, chunk, content);
+        } catch (error) {
+          // What it is encrypted in is damaged.
+          if (!(error instanceof ImageError)) throw error;
+          const { problem, mend, offset } = error;
+          yield { check: 'chunk-content', problem, offset: offset ?? null, address: image.addressOfChunk(chunk), mend };
+        }
       }
       done += BigInt(chunks.contentSize(chunk));
       progress(done, total);

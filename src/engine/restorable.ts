@@ -35,6 +35,10 @@ export async function* checkRestorable(image: Image): AsyncGenerator<Obstacle> {
     );
     return;
   }
+  if (image.sealed) {
+    yield* checkFormat(image);
+    return;
+  }
   const checks: Check[] = [
     checkEngine,
     checkFormat,

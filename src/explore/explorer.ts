@@ -1,3 +1,4 @@
+import type { OpenOptions } from '../elf/image.js';
 import type { X86Register } from '../elf/kernel-notes/prstatus.js';
 import { parseAddress } from '../elf/selection.js';
 import { findVma, vmaIndex } from '../elf/vmas.js';
@@ -39,7 +40,7 @@ const WIDE = 105;
 
 const LOADING = new TextRows('', [['loading …']]);
 
-export interface ExplorerOptions {
+export interface ExplorerOptions extends OpenOptions {
   /** 0 where the terminal does not tell. */
   columns: number;
   rows: number;
@@ -63,7 +64,8 @@ export class Explorer {
   private typedAhead: string[] = [];
   private shown: { state: State; rows: Rows } | null = null;
 
-  private constructor({ columns, rows }: ExplorerOptions) {
+  private constructor(private readonly options: ExplorerOptions) {
+    const { columns, rows } = options;
     this.state = initialState(columns || 80, rows || 24);
     this.ended = new Promise((resolve, reject) => (this.end = { resolve, reject }));
     this.ended.catch(() => {}); // whoever waits gets it
@@ -72,7 +74,7 @@ export class Explorer {
   /** Opens the images. A Failure when one of them cannot be read. */
   static async open(image: string, other: string | undefined, options: ExplorerOptions): Promise<Explorer> {
     const explorer = new Explorer(options);
-    explorer.a = await Side.open(image, explorer);
+    explorer.a = await Side.open(image, explorer, options);
     try {
       if (other !== undefined) await explorer.compareWith(other);
     } catch (error) {
@@ -528,7 +530,7 @@ export class Explorer {
   }
 
   private async compareWith(argument: string): Promise<void> {
-    const other = await Side.open(argument, this);
+    const other = await Side.open(argument, this, this.options);
     const before = this.b;
     if (this.state.place.side === 'b') this.dispatch({ type: 'turn', to: { side: 'a' } });
     this.b = other;

@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import type { ChalkInstance } from 'chalk';
 import { render } from 'ink';
 import { App } from './app.js';
+import type { OpenOptions } from '../elf/image.js';
 import { Explorer } from './explorer.js';
 import { painterFor } from './line.js';
 import { FullScreen } from './terminal.js';
@@ -30,9 +31,14 @@ class Frames extends EventEmitter {
 }
 
 /** Shows the explorer on this process's terminal until the user quits. Resolves to the signal that ended it, if one did. */
-export async function explore(image: string, other: string | undefined, style: ChalkInstance): Promise<NodeJS.Signals | null> {
+export async function explore(
+  image: string,
+  other: string | undefined,
+  style: ChalkInstance,
+  options: OpenOptions,
+): Promise<NodeJS.Signals | null> {
   const { stdin, stdout } = process;
-  const explorer = await Explorer.open(image, other, { columns: stdout.columns, rows: stdout.rows });
+  const explorer = await Explorer.open(image, other, { columns: stdout.columns, rows: stdout.rows, ...options });
   let ending: NodeJS.Signals | null = null;
   const screen = new FullScreen(stdin, stdout, {
     key: (name) => explorer.press(name),

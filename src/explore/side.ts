@@ -7,7 +7,7 @@ import { collectSignals } from '../commands/signals.js';
 import type { withLocalFile } from '../commands/local-file.js';
 import { collectAll } from '../commands/threads.js';
 import { AddressSpace, areaName, type Range } from '../elf/address-space.js';
-import { Image } from '../elf/image.js';
+import { Image, type OpenOptions } from '../elf/image.js';
 import { labelsIn, labelsOf } from '../elf/labels.js';
 import { withLocalCopy } from '../elf/local-copy.js';
 import { findVma, type Vma } from '../elf/vmas.js';
@@ -78,8 +78,8 @@ export class Side {
     this.stacks = lazy(() => collectAll(image, { stack: true, signal: this.ending.signal, withFile: quietly }));
   }
 
-  static async open(argument: string, owner: Owner): Promise<Side> {
-    const image = await Image.open(argument);
+  static async open(argument: string, owner: Owner, options: OpenOptions): Promise<Side> {
+    const image = await Image.open(argument, options);
     try {
       return new Side(image, owner);
     } catch (error) {

@@ -122,7 +122,7 @@ export function header(report: Report): Html {
     ${process.command && html`<p class="command"><code>${process.command.map((one) => quoted(one)).join(' ')}</code></p>`}
     ${show.signal && html`<p class="died">Died of ${show.signal.name}${show.signal.address !== null && ` at ${show.signal.address}`}, thread ${show.signal.thread}</p>`}
     <ul class="numbers">
-      ${number(size(show.size), 'image file')}${number(size(show.memory.stored), 'of memory stored')}${show.memory.resident !== null && number(size(show.memory.resident), 'was resident')}${number(size(show.memory.mapped), 'mapped')}${number(show.threads.count, show.threads.count === 1 ? 'thread' : 'threads')}${show.descriptors && number(show.descriptors.count, 'descriptors')}
+      ${number(size(show.size), 'image file')}${number(size(show.memory!.stored), 'of memory stored')}${show.memory!.resident !== null && number(size(show.memory!.resident), 'was resident')}${number(size(show.memory!.mapped), 'mapped')}${number(show.threads!.count, show.threads!.count === 1 ? 'thread' : 'threads')}${show.descriptors && number(show.descriptors.count, 'descriptors')}
     </ul>
     ${description([
       ['Captured', captured && html`${captured}${fate}`],
@@ -492,7 +492,7 @@ export function threads({ threads: document, show }: Report): Section | null {
   if (!document || document.threads.length === 0) return null;
   const shown = document.threads.slice(0, MOST_ROWS);
   type Row = (typeof shown)[number];
-  const calls = show.threads.system_calls.slice(0, 12);
+  const calls = show.threads!.system_calls.slice(0, 12);
   const has = (test: (row: Row) => boolean): boolean => document.threads.some(test);
   const none = html`<span class="none">–</span>`;
   const named = has((row) => nameOf(row) !== '');

@@ -198,12 +198,14 @@ export const show = object({
   host: nullable(
     object({ hostname: string(), kernel_release: string(), kernel_version: string(), cpu_model: string(), boot_id: string() }),
   ),
-  threads: object({
-    count: integer(),
-    names: array(object({ name: nullable(string()), count: integer() })),
-    system_calls: array(object({ name: nullable(string('null: in user code')), count: integer() })),
-  }),
-  memory: object({ ...amounts, areas: integer(), by_kind: array(object({ kind: string(), areas: integer(), ...amounts })) }),
+  threads: nullable(
+    object({
+      count: integer(),
+      names: array(object({ name: nullable(string()), count: integer() })),
+      system_calls: array(object({ name: nullable(string('null: in user code')), count: integer() })),
+    }),
+  ),
+  memory: nullable(object({ ...amounts, areas: integer(), by_kind: array(object({ kind: string(), areas: integer(), ...amounts })) })),
   content: nullable(
     object({
       size: byteCount('length of the content space'),
@@ -444,6 +446,7 @@ export const validate = object({
   image,
   valid: boolean(),
   checked: object({ segments: integer(), notes: integer(), records: integer(), chunks: integer(), content: byteCount() }),
+  unchecked: nullable(string('what could not be checked, and why')),
   findings: array(
     object({
       check: string('which rule'),
@@ -774,6 +777,8 @@ export const schemas: Record<string, Schema<unknown>> = {
   report,
   compress: repack,
   decompress: repack,
+  encrypt: repack,
+  decrypt: repack,
   ps,
   engines,
   jdk,

@@ -559,7 +559,7 @@ describe.skipIf(!first)('an image of a JVM (where a JDK is installed; on Debian:
       // The parts are the whole: no byte is in two, none in no part.
       const whole = java!.composition.reduce((total, { stored }) => total + Number(stored), 0);
       const { memory } = await json<Static<typeof showSchema>>('show', image);
-      expect(whole).toBe(Number(memory.stored));
+      expect(whole).toBe(Number(memory!.stored));
       // A full direct buffer of 5 MiB is a tenth of this image and more.
       expect(java!.advice.map(({ part }) => part)).toContain('direct buffers');
 

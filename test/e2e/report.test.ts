@@ -49,7 +49,7 @@ describe.skipIf(!hasChromium())(`the report (where ${chromiumPath} is; on Debian
     const { total, categories } = document.composition;
     for (const key of ['stored', 'mapped', 'zero', 'from_file'] as const) {
       expect(categories.reduce((sum, row) => sum + Number(row[key]), 0)).toBe(Number(total[key]));
-      expect(Number(total[key])).toBe(Number(document.show.memory[key]));
+      expect(Number(total[key])).toBe(Number(document.show.memory![key]));
     }
     expect(document.advice.map(({ topic }) => topic)).toContain('compression');
     expect(document.env).toBeNull();

@@ -1,5 +1,10 @@
 /** The images that are mutated: built in code, so that every note and every odd layout is among them, and real ones. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { encryptImage } from '../../src/elf/encrypt.js';
+import { withImage, type Image } from '../../src/elf/image.js';
 import { encodeNote } from '../../src/elf/notes.js';
+import { compressImage } from '../../src/elf/pack.js';
 import { NONE } from '../../src/elf/schema.js';
 import {
   auxvNote,
@@ -285,6 +290,28 @@ export async function syntheticSeeds(): Promise<Seed[]> {
     { name: 'foreign, PN_XNUM', image: foreignCore({ ...foreign, extendedCount: true }) },
     { name: 'foreign, no notes', image: foreignCore({ segments: plan.segments }) },
   ];
+}
+
+/** The first of `seeds` and the foreign one, compressed, encrypted, and both. `key`: 32 bytes. Works in `directory`. */
+export async function packedSeeds(seeds: readonly Seed[], directory: string, key: Buffer): Promise<Seed[]> {
+  const work = { threads: 1, progress: () => {} };
+  const [plain, packed] = ['plain.img', 'packed.img'].map((name) => join(directory, name)) as [string, string];
+  const result: Seed[] = [];
+  const make = async (name: string, from: Buffer, how: (image: Image) => Promise<unknown>): Promise<Buffer> => {
+    writeFileSync(plain, from);
+    await withImage(plain, how);
+    const image = readFileSync(packed);
+    result.push({ name, image });
+    return image;
+  };
+  for (const { name, image } of seeds.filter((seed) => seed.name === 'ours' || seed.name === 'foreign')) {
+    const small = await make(`${name}, compressed`, image, (opened) =>
+      compressImage(opened, packed, { ...work, level: 1, chunkSize: 4096 }),
+    );
+    await make(`${name}, encrypted`, image, (opened) => encryptImage(opened, packed, key, work));
+    await make(`${name}, compressed and encrypted`, small, (opened) => encryptImage(opened, packed, key, work));
+  }
+  return result;
 }
 
 /** More than 65,534 segments, in truth. */

@@ -23,10 +23,11 @@ type Uses = (files: Files) => string[][];
 
 /** Calls of each command. With --json where there is nothing else to see; as text too where rendering has work of its own. */
 export const uses: Record<string, Uses> = {
-  show: ({ image }) => [[image], [image, '--json']],
+  show: ({ image }) => [[image], [image, '--json'], [image, '--json', '--encryption-key-env', 'FUZZ_KEY']],
   threads: ({ image }) => [
     [image, '--registers'],
     [image, '--registers', '--stack', '--json'],
+    [image, '--json', '--encryption-key-env', 'FUZZ_KEY'],
   ],
   maps: ({ image }) => [
     [image, '--sort', 'size'],
@@ -48,6 +49,7 @@ export const uses: Record<string, Uses> = {
     [image, '--strings', '--limit', '20', '--json'],
     [image, '--strings', '--encoding', 'utf-16', '--prot', 'rw'],
     [image, '--extract', `${address}:8192`, '-o', output],
+    [image, `${address}:300`, '--json', '--encryption-key-env', 'FUZZ_KEY'],
   ],
   diff: ({ image, intact }) => [
     [image, intact, '--memory'],
@@ -56,13 +58,15 @@ export const uses: Record<string, Uses> = {
   decode: ({ image, output }) => [[image, '-o', output]],
   // Of what `decode` wrote.
   encode: ({ output }) => [[output, '-o', `${output}.img`]],
-  compress: ({ image, output }) => [[image, '-o', `${output}.img`, '--level', '2']],
-  decompress: ({ image, output }) => [[image, '-o', `${output}.img`]],
-  validate: ({ image }) => [[image], [image, '--host', '--json']],
+  validate: ({ image }) => [[image], [image, '--host', '--json'], [image, '--json', '--encryption-key-env', 'FUZZ_KEY']],
   redact: ({ image, output }) => [
     [image, '-o', `${output}.img`],
     [image, '-o', `${output}.img`, '--keep', 'registers', '--json'],
   ],
+  compress: ({ image, output }) => [[image, '-o', `${output}.img`, '--level', '2', '--json']],
+  decompress: ({ image, output }) => [[image, '-o', `${output}.img`, '--json']],
+  encrypt: ({ image, output }) => [[image, '-o', `${output}.img`, '--json', '--encryption-key-env', 'FUZZ_KEY']],
+  decrypt: ({ image, output }) => [[image, '-o', `${output}.img`, '--json', '--encryption-key-env', 'FUZZ_KEY']],
   report: ({ image, output }) => [
     [image, '-o', `${output}.html`],
     [image, '--json'],

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import { Image } from '../../src/elf/image.js';
 import { Anatomy, mutate } from './mutate.js';
 import { Random } from './random.js';
-import { manySegments, syntheticSeeds, type Seed } from './seeds.js';
+import { manySegments, packedSeeds, syntheticSeeds, type Seed } from './seeds.js';
 import { exercise } from './uses.js';
 
 const [directory, found, first, last, given, ...captured] = process.argv.slice(2) as [string, string, string, string, string, ...string[]];
@@ -41,7 +41,13 @@ async function targetOf(seed: Seed, index: number): Promise<Target> {
   return { ...seed, anatomy: new Anatomy(seed.image), intact, address };
 }
 
-const seeds = [...(await syntheticSeeds()), ...captured.map((file) => ({ name: basename(file), image: readFileSync(file) }))];
+const key = Buffer.alloc(32, 7);
+process.env['FUZZ_KEY'] = key.toString('hex');
+// Plain copies for GDB go there.
+process.env['XDG_CACHE_HOME'] = directory;
+const synthetic = await syntheticSeeds();
+const packed = await packedSeeds(synthetic, directory, key);
+const seeds = [...synthetic, ...packed, ...captured.map((file) => ({ name: basename(file), image: readFileSync(file) }))];
 const targets: Target[] = [];
 for (const [index, seed] of seeds.entries()) targets.push(await targetOf(seed, index));
 let many: Target | undefined;

@@ -3,6 +3,7 @@ import {
   ANCHOR_MAGIC,
   ANCHOR_OFFSET,
   anchorFields,
+  LARGEST_CHUNK,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
@@ -188,7 +189,7 @@ export async function warpImage(plan: ImagePlan): Promise<Buffer> {
   // Chunk offsets are in the metadata whose size they depend on; their number is not, so a first pass gives the size.
   const metadataSize = align(notesAt + layOut(0).projectNotes.length, PAGE);
   const { projectNotes: own, offsets, size } = layOut(metadataSize);
-  fillHashes(own, segments, offsets, await Promise.all(segments.map(({ content }) => xxh64(content ?? Buffer.alloc(0)))));
+  await fillHashes(own, chunksOf(segments, offsets));
 
   const file = Buffer.alloc(size);
   elfHeader(192, phnum, sectionAt, extended).copy(file);
@@ -228,20 +229,24 @@ export async function sealMetadata(file: Buffer): Promise<Buffer> {
   return file;
 }
 
+/** The content of each segment, in pieces of at most 1 MiB. */
+function chunksOf(segments: readonly SegmentPlan[], offsets: readonly number[]): { offset: number; content: Buffer }[] {
+  const chunks: { offset: number; content: Buffer }[] = [];
+  for (const [index, { content = Buffer.alloc(0) }] of segments.entries()) {
+    for (let at = 0; at < content.length; at += LARGEST_CHUNK)
+      chunks.push({ offset: offsets[index]! + at, content: content.subarray(at, at + LARGEST_CHUNK) });
+  }
+  return chunks;
+}
+
 function notesOf(plan: ImagePlan, offsets: number[]): Buffer[] {
   const { segments, tables = {} } = plan;
-  const chunks = segments.flatMap(({ content }, index) =>
-    content && content.length > 0
-      ? [
-          {
-            content_offset: BigInt(offsets[index]!),
-            file_offset: BigInt(offsets[index]!),
-            content_size: content.length,
-            stored_size: content.length,
-          },
-        ]
-      : [],
-  );
+  const chunks = chunksOf(segments, offsets).map(({ offset, content }) => ({
+    content_offset: BigInt(offset),
+    file_offset: BigInt(offset),
+    content_size: content.length,
+    stored_size: content.length,
+  }));
   const protection = (flags: number): number => ((flags & 4) >> 2) | (flags & 2) | ((flags & 1) << 2);
   const all: Tables = {
     image: [{ machine: 62, page_size: PAGE, engine_version: Buffer.from('0.0.1'), executable: Buffer.from('/bin/synthetic') }],
@@ -266,10 +271,11 @@ function notesOf(plan: ImagePlan, offsets: number[]): Buffer[] {
 }
 
 /** Fills the hashes of the chunk table inside encoded notes: hashes of content do not change where anything is. */
-function fillHashes(notes: Buffer, segments: SegmentPlan[], offsets: number[], hashes: bigint[]): void {
+async function fillHashes(notes: Buffer, chunks: readonly { offset: number; content: Buffer }[]): Promise<void> {
   const { places, size } = layoutOf(projectNotes.chunks.fields);
   const at = (name: string): number => places.find((place) => place.name === name)!.offset;
-  const hashOf = new Map(offsets.flatMap((offset, index) => (segments[index]!.content?.length ? [[BigInt(offset), hashes[index]!]] : [])));
+  const hashOf = new Map<bigint, bigint>();
+  for (const { offset, content } of chunks) hashOf.set(BigInt(offset), await xxh64(content));
   for (let note = 0; note + 12 <= notes.length;) {
     const length = notes.readUInt32LE(note + 4);
     const payload = note + 24; // 12 bytes of header, "warp-tool" and its NUL, aligned to 8

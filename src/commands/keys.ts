@@ -1,0 +1,48 @@
+import { readFile, stat } from 'node:fs/promises';
+import { Flags } from '@oclif/core';
+import { parseKey } from '../elf/encryption.js';
+import { Failure, systemErrorReason } from '../failure.js';
+
+/** Of every command that can read an encrypted image. */
+export const keyFlags = {
+  'encryption-key-file': Flags.string({
+    description: 'Key of an encrypted image: 32 bytes, 64 hexadecimal digits or base64.',
+    helpValue: 'FILE',
+    exclusive: ['encryption-key-env'],
+    helpGroup: 'ENCRYPTION',
+  }),
+  'encryption-key-env': Flags.string({
+    description: 'Environment variable with the key, in hexadecimal digits or base64.',
+    helpValue: 'NAME',
+    helpGroup: 'ENCRYPTION',
+  }),
+};
+
+export interface KeyFlags {
+  'encryption-key-file'?: string;
+  'encryption-key-env'?: string;
+}
+
+/** The key that the flags name, 32 bytes; undefined where they name none. `warn` is told what is odd about it. */
+export async function keyOf(flags: KeyFlags, warn: (message: string) => void): Promise<Buffer | undefined> {
+  const { 'encryption-key-file': file, 'encryption-key-env': variable } = flags;
+  if (variable !== undefined) {
+    const value = process.env[variable];
+    if (value === undefined) throw new Failure(`--encryption-key-env ${variable}: there is no such environment variable`);
+    return parseKey(Buffer.from(value), `the environment variable ${variable}`, false);
+  }
+  if (file === undefined) return undefined;
+  let content: Buffer;
+  try {
+    const status = await stat(file);
+    if (status.isFile() && status.size > LARGEST) throw new Failure(`${file} holds no key: it has ${status.size} bytes`);
+    if (status.isFile() && (status.mode & 0o044) !== 0) warn(`${file} can be read by others, who can then decrypt; \`chmod 600\` it`);
+    content = await readFile(file);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure(`cannot read the key in ${file}: ${systemErrorReason(error)}`, { cause: error });
+  }
+  return parseKey(content, file, true);
+}
+
+const LARGEST = 4096;
