@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ChunkIndex } from '../src/elf/chunk-index.js';
 import { Image } from '../src/elf/image.js';
@@ -253,7 +253,16 @@ it('the document says how to decrypt', async () => {
   const plain = read(images['ours']!);
   const nonce = Buffer.alloc(12);
   nonce.writeUInt32LE(1, 0);
-  expect(open(nonce, id, record.sealed).equals(plain.subarray(0, Number(plain.readBigUInt64LE(64 + 16))))).toBe(true);
+  const parts = [image.notes.find(({ type }) => type === projectNotes.image.type)!.descriptor, Buffer.alloc(8)];
+  parts[1]!.writeBigUInt64LE(image.anchor!.content_size);
+  for (const chunk of image.table('chunks')) {
+    const facts = Buffer.alloc(16);
+    facts.writeBigUInt64LE(chunk.content_offset, 0);
+    facts.writeUInt32LE(chunk.content_size, 8);
+    facts.writeUInt32LE(chunk.flags, 12);
+    parts.push(facts);
+  }
+  expect(open(nonce, Buffer.concat(parts), record.sealed).equals(plain.subarray(0, Number(plain.readBigUInt64LE(64 + 16))))).toBe(true);
   expect(image.chunks.length).toBe(4);
   for (const chunk of image.table('chunks')) {
     nonce.writeUInt32LE(0, 0);
@@ -287,11 +296,13 @@ it('no two encryptions use the same key: the same image becomes other bytes, and
 });
 
 describe('damage and forgery', () => {
+  const CHANGED = /^warp-tool: [^\n]*: it was encrypted with another key, or changed on purpose; give the right key\n$/;
+
   /** Changes an encrypted image, with all its hashes made right again. */
-  async function forge(change: (bytes: Buffer, index: ChunkIndex, records: number) => void): Promise<string> {
-    const image = await Image.open(sealed['ours']!);
+  async function forge(change: (bytes: Buffer, index: ChunkIndex, records: number) => void, name = 'ours'): Promise<string> {
+    const image = await Image.open(sealed[name]!);
     const note = image.notes.find(({ type }) => type === projectNotes.chunks.type)!;
-    const bytes = read(sealed['ours']!);
+    const bytes = read(sealed[name]!);
     const at = Number(note.offset) + 16;
     const records = Buffer.alloc(image.chunks.records.length);
     bytes.copy(records, 0, at, at + records.length);
@@ -329,34 +340,47 @@ describe('damage and forgery', () => {
     expect(readdirSync(directory)).not.toContain('no');
   });
 
-  it.each<[string, (bytes: Buffer, index: ChunkIndex) => void]>([
-    [
-      'in the place of another',
-      (_, index) => {
-        const [one, other] = [index.fileOffset(0), index.fileOffset(1)];
-        const rest = { size: index.storedSize(0), contentHash: 0n, storedHash: 0n, flags: 0x100 };
-        index.setStored(0, { ...rest, fileOffset: other });
-        index.setStored(1, { ...rest, fileOffset: one });
-      },
-    ],
-    [
-      'with another codec',
-      (_, index) =>
-        index.setStored(0, { fileOffset: index.fileOffset(0), size: index.storedSize(0), contentHash: 0n, storedHash: 0n, flags: 0x101 }),
-    ],
-  ])('a chunk %s is refused', async (_, change) => {
-    const path = await forge(change);
+  it('a chunk in the place of another is refused', async () => {
+    const path = await forge((_, index) => {
+      const places = [index.fileOffset(1), index.fileOffset(0)];
+      for (const [chunk, fileOffset] of places.entries())
+        index.setStored(chunk, { fileOffset, size: index.storedSize(0), contentHash: 0n, storedHash: 0n, flags: 0x100 });
+    });
     const { status, stderr } = tool(['decrypt', path, '-o', join(directory, 'no'), ...withKey]);
     expect([status, stderr]).toEqual([2, expect.stringMatching(/chunk \d \(memory at 0x[0-9a-f]+\) has a wrong authentication tag/)]);
     expect(readdirSync(directory)).not.toContain('no');
   });
 
-  it('a chunk that was left out is missed', async () => {
-    const path = await forge((bytes, _, at) => bytes.writeUInt32LE(3, at - 12));
-    expect(tool(['show', path, ...withKey])).toMatchObject({
-      status: 2,
-      stderr: expect.stringMatching(/the chunk index does not fit to the sealed one/),
-    });
+  const refuseChanged = (path: string): void => {
+    for (const argv of [
+      ['show', path],
+      ['validate', path],
+      ['decrypt', path, '-o', join(directory, 'no')],
+    ])
+      expect(tool([...argv, ...withKey]), argv[0]).toMatchObject({ status: 2, stderr: expect.stringMatching(CHANGED) });
+    expect(readdirSync(directory)).not.toContain('no');
+  };
+
+  it('a chunk with another codec is refused', async () => {
+    refuseChanged(
+      await forge((_, index) =>
+        index.setStored(0, { fileOffset: index.fileOffset(0), size: index.storedSize(0), contentHash: 0n, storedHash: 0n, flags: 0x101 }),
+      ),
+    );
+  });
+
+  it.each(kinds)('a chunk that was left out is missed: %s', async (name) => {
+    refuseChanged(await forge((bytes, { length }, at) => void bytes.writeUInt32LE(length - 1, at - 16 + 4), name));
+  });
+
+  it.each(kinds)('what is open is proven by the key: %s', async (name) => {
+    const image = await Image.open(sealed[name]!);
+    const { offset } = image.notes.find(({ type }) => type === projectNotes.image.type)!;
+    await image.close();
+    const generation = Number(offset) + 16 + 32;
+    refuseChanged(await forge((bytes) => void bytes.writeUInt32LE(77, generation), name));
+    const CONTENT_SIZE = 64 + 40;
+    refuseChanged(await forge((bytes) => void bytes.writeBigUInt64LE(bytes.readBigUInt64LE(CONTENT_SIZE) - 4096n, CONTENT_SIZE), name));
   });
 
   it('of the sealed metadata is told from a wrong key', async () => {
@@ -374,7 +398,7 @@ describe('damage and forgery', () => {
     writeFileSync(wrong, randomBytes(32), { mode: 0o600 });
     expect(tool(['threads', sealed['ours']!, '--encryption-key-file', wrong])).toMatchObject({
       status: 2,
-      stderr: expect.stringMatching(/^warp-tool: [^\n]*: it was encrypted with another key; give the right one\n$/),
+      stderr: expect.stringMatching(CHANGED),
     });
   });
 });
@@ -419,7 +443,8 @@ describe('keys', () => {
       /short holds no key: it has 31 bytes, and needed are 32 bytes, 64 hexadecimal digits or base64/,
     ],
     ['a password', ['--encryption-key-file', 'password'], /password holds no key: it has 21 bytes/],
-    ['a long file', ['--encryption-key-file', 'long'], /long holds no key: it has 5000 bytes/],
+    ['a long file', ['--encryption-key-file', 'long'], /long holds no key: it has more than 4096 bytes/],
+    ['a device without end', ['--encryption-key-file', '/dev/zero'], /zero holds no key: it has more than 4096 bytes/],
     ['a directory', ['--encryption-key-file', 'folder'], /cannot read the key in \S+folder: is a directory/],
     ['no file', ['--encryption-key-file', 'missing'], /cannot read the key in \S+missing: no such file/],
     ['no variable', ['--encryption-key-env', 'NO_SUCH_KEY'], /--encryption-key-env NO_SUCH_KEY: there is no such environment variable/],
@@ -441,7 +466,7 @@ describe('keys', () => {
     writeFileSync(join(directory, 'long'), randomBytes(5000));
     mkdirSync(join(directory, 'folder'), { recursive: true });
     for (const file of ['short', 'password', 'long']) chmodSync(join(directory, file), 0o600);
-    const argv = flags.map((flag, index) => (flags[index - 1] === '--encryption-key-file' ? join(directory, flag) : flag));
+    const argv = flags.map((flag, index) => (flags[index - 1] === '--encryption-key-file' ? resolve(directory, flag) : flag));
     for (const command of [
       ['threads', sealed['ours']!],
       ['encrypt', images['ours']!, '-o', join(directory, 'no')],
@@ -472,6 +497,22 @@ describe('keys', () => {
   });
 });
 
+it('two chunks of the same content offset, which would share a nonce, are not encrypted', async () => {
+  const image = await Image.open(images['ours']!);
+  const { offset } = image.notes.find(({ type }) => type === projectNotes.chunks.type)!;
+  await image.close();
+  const bytes = read(images['ours']!);
+  const first = Number(offset) + 16;
+  bytes.copyWithin(first + 48, first, first + 8);
+  await sealMetadata(bytes.subarray(0, Number(bytes.readBigUInt64LE(64 + 16))));
+  const path = imageDirectory(directory, 'repeated', bytes);
+  expect(tool(['encrypt', path, '-o', join(directory, 'no'), ...withKey])).toMatchObject({
+    status: 2,
+    stderr: expect.stringMatching(/^warp-tool: [^\n]*chunk 1 of the chunk index is not behind the one before it[^\n]*\n$/),
+  });
+  expect(readdirSync(directory)).not.toContain('no');
+});
+
 describe('refusals', () => {
   it.each<[string, () => string[], RegExp]>([
     ['encrypt twice', () => ['encrypt', sealed['ours']!, '-o', join(directory, 'no'), ...withKey], /is encrypted already/],
@@ -499,8 +540,11 @@ describe('refusals', () => {
     expect(readdirSync(directory)).not.toContain('no');
   });
 
-  it('warp-restore names decrypt', () => {
-    const { status, stderr } = spawnSync(nativeFile('warp-restore'), [sealed['ours']!], { encoding: 'utf8' });
+  it.each<[string, () => { status: number | null; stderr: string }]>([
+    ['warp-tool restore', () => tool(['restore', sealed['ours']!])],
+    ['warp-restore', () => spawnSync(nativeFile('warp-restore'), [sealed['ours']!], { encoding: 'utf8' })],
+  ])('%s names decrypt', (_, restore) => {
+    const { status, stderr } = restore();
     expect([status, stderr]).toEqual([
       2,
       expect.stringMatching(/^warp-restore: [^\n]*encrypted images cannot be restored[^\n]*'warp-tool decrypt'\n$/),

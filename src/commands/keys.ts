@@ -1,4 +1,6 @@
-import { readFile, stat } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { buffer } from 'node:stream/consumers';
 import { Flags } from '@oclif/core';
 import { parseKey } from '../elf/encryption.js';
 import { Failure, systemErrorReason } from '../failure.js';
@@ -35,9 +37,10 @@ export async function keyOf(flags: KeyFlags, warn: (message: string) => void): P
   let content: Buffer;
   try {
     const status = await stat(file);
-    if (status.isFile() && status.size > LARGEST) throw new Failure(`${file} holds no key: it has ${status.size} bytes`);
     if (status.isFile() && (status.mode & 0o044) !== 0) warn(`${file} can be read by others, who can then decrypt; \`chmod 600\` it`);
-    content = await readFile(file);
+    // A device may have no end.
+    content = await buffer(createReadStream(file, { end: LARGEST }));
+    if (content.length > LARGEST) throw new Failure(`${file} holds no key: it has more than ${LARGEST} bytes`);
   } catch (error) {
     if (error instanceof Failure) throw error;
     throw new Failure(`cannot read the key in ${file}: ${systemErrorReason(error)}`, { cause: error });
@@ -45,4 +48,5 @@ export async function keyOf(flags: KeyFlags, warn: (message: string) => void): P
   return parseKey(content, file, true);
 }
 
+/** Bytes of a file that may hold a key: more than any form of it needs. */
 const LARGEST = 4096;

@@ -105,8 +105,8 @@ function up(value: number, to: number): number {
   return Math.ceil(value / to) * to;
 }
 
-/** Readers step over notes by 4 or by 8 bytes: both must come to the same place. */
-function padded(descriptor: Buffer): Buffer {
+/** The payload of a note as it stands in the file. Readers step over notes by 4 or by 8 bytes: both must come to the same place. */
+export function padded(descriptor: Buffer): Buffer {
   const missing = -descriptor.length & 7;
   return missing === 0 ? descriptor : Buffer.concat([descriptor, Buffer.alloc(missing)]);
 }

@@ -2,9 +2,9 @@ import type { Work } from '../engine/chunk-work.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { ChunkIndex } from './chunk-index.js';
-import { composeMetadata, type MetadataPlan } from './compose-metadata.js';
+import { composeMetadata, padded, type MetadataPlan } from './compose-metadata.js';
 import { chunkError, readStored } from './content.js';
-import { CIPHER_AES_256_GCM, DERIVATION_HKDF_SHA256, ImageCipher, TAG_SIZE } from './encryption.js';
+import { CIPHER_AES_256_GCM, DERIVATION_HKDF_SHA256, ImageCipher, openData, TAG_SIZE } from './encryption.js';
 import type { Image } from './image.js';
 import { ImageWriter } from './image-writer.js';
 import { chunkTable, checkMetadata, pieces, randomId, refuseFlags, type Repacked } from './pack.js';
@@ -41,13 +41,13 @@ export async function encryptImage(image: Image, path: string, key: Buffer, { pr
     : ChunkIndex.planned(pieces(0, Number(source.size), CHUNK_SIZE));
   const order = Array.from({ length: index.length }, (_, chunk) => chunk);
   if (below) {
+    checkOrder(file);
     order.sort((a, b) => below.fileOffset(a) - below.fileOffset(b) || a - b);
     await checkGaps(file, order);
   }
   const imageId = file.single('image')?.image_id ?? randomId();
   const salt = ImageCipher.newSalt();
   const cipher = new ImageCipher(key, salt, imageId);
-  const sealed = cipher.seal(metadata);
   const plan: MetadataPlan = {
     machine: file.header.machine,
     formatMinor: ours ? file.anchor!.format_minor : FORMAT_MINOR,
@@ -59,8 +59,12 @@ export async function encryptImage(image: Image, path: string, key: Buffer, { pr
     fileSize: 0n,
     leastSize: 0n,
   };
+  const stored = { fileOffset: 0, size: 0, contentHash: 0n, storedHash: 0n };
+  for (const chunk of order) index.setStored(chunk, { ...stored, flags: (below ? below.flags(chunk) : 0) | CHUNK_ENCRYPTED });
+  const imageNote = padded(openImageNote(file, plan.flags, imageId));
+  const sealed = cipher.seal(metadata, openData(imageNote, plan.contentSize, index));
   const notes = (): MetadataPlan['notes'] => [
-    { type: projectNotes.image.type, descriptor: openImageNote(file, plan.flags, imageId) },
+    { type: projectNotes.image.type, descriptor: imageNote },
     {
       type: projectNotes.encryption.type,
       descriptor: encodeTable(projectNotes.encryption.fields, [
@@ -80,18 +84,15 @@ export async function encryptImage(image: Image, path: string, key: Buffer, { pr
   return ImageWriter.write(path, async (writer) => {
     const encryptOne = async (chunk: number): Promise<void> => {
       signal?.throwIfAborted();
-      const stored = below
+      const plain = below
         ? await readStored(source, below, chunk)
         : await source.read(BigInt(index.contentOffset(chunk)), index.contentSize(chunk));
-      if (!Buffer.isBuffer(stored))
-        throw chunkError(source.name, file.chunks, chunk, file.addressOfChunk(chunk), stored.problem, stored.mend);
-      const place = { fileOffset: places.get(chunk)!, size: stored.length + TAG_SIZE, contentHash: 0n };
-      const flags = (below ? below.flags(chunk) : 0) | CHUNK_ENCRYPTED;
-      // The flags are part of what is authenticated.
-      index.setStored(chunk, { ...place, storedHash: 0n, flags });
-      const bytes = cipher.encryptChunk(index, chunk, stored);
-      index.setStored(chunk, { ...place, storedHash: await xxh64(bytes), flags });
-      await writer.write(BigInt(place.fileOffset), bytes);
+      if (!Buffer.isBuffer(plain)) throw chunkError(source.name, file.chunks, chunk, file.addressOfChunk(chunk), plain.problem, plain.mend);
+      const bytes = cipher.encryptChunk(index, chunk, plain);
+      const fileOffset = places.get(chunk)!;
+      const storedHash = await xxh64(bytes);
+      index.setStored(chunk, { fileOffset, size: bytes.length, contentHash: 0n, storedHash, flags: index.flags(chunk) });
+      await writer.write(BigInt(fileOffset), bytes);
       done += index.contentSize(chunk);
       progress(done, total);
     };
@@ -136,6 +137,14 @@ function openImageNote(file: Image, flags: number, imageId: Buffer): Buffer {
   for (const { name, type } of layoutOf(fields).places)
     if (type === 'slice' && !HARMLESS_TEXTS.image!.includes(name)) open[name as 'command'] = Buffer.alloc(0);
   return encodeTable(fields, [open]);
+}
+
+/** The content offset of a chunk is its nonce: no two may have the same. */
+function checkOrder({ source, chunks }: Image): void {
+  for (let chunk = 1; chunk < chunks.length; chunk++) {
+    if (chunks.contentOffset(chunk) <= chunks.contentOffset(chunk - 1))
+      throw new Failure(`${source.name}: chunk ${chunk} of the chunk index is not behind the one before it; see \`warp-tool validate\``);
+  }
 }
 
 /** What stands in the file outside of metadata and chunks would be lost: nothing but zeros may. */

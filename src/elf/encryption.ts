@@ -58,12 +58,14 @@ export class ImageCipher {
     return this.decrypt(nonce(FOR_CHUNK, index.contentOffset(chunk)), this.chunkData(index, chunk), bytes);
   }
 
-  seal(metadata: Buffer): Buffer {
-    return this.encrypt(nonce(FOR_METADATA, 0), this.imageId, metadata);
+  /** `open`: what openData gives. */
+  seal(metadata: Buffer, open: Buffer): Buffer {
+    return this.encrypt(nonce(FOR_METADATA, 0), open, metadata);
   }
 
-  unseal(sealed: Buffer): Buffer | null {
-    return this.decrypt(nonce(FOR_METADATA, 0), this.imageId, sealed);
+  /** Null when the tag does not fit: another key, or `sealed` or `open` changed since. */
+  unseal(sealed: Buffer, open: Buffer): Buffer | null {
+    return this.decrypt(nonce(FOR_METADATA, 0), open, sealed);
   }
 
   private chunkData(index: ChunkIndex, chunk: number): Buffer {
@@ -90,6 +92,21 @@ export class ImageCipher {
       return null;
     }
   }
+}
+
+/**
+ * What an encrypted image shows and the tag of its sealed metadata proves. `imageNote`: the payload of the note `image`; `index` has the content
+ * offset, content size and flags of all chunks.
+ */
+export function openData(imageNote: Buffer, contentSize: bigint, index: ChunkIndex): Buffer {
+  const facts = Buffer.alloc(8 + 16 * index.length);
+  facts.writeBigUInt64LE(contentSize, 0);
+  for (let chunk = 0, at = 8; chunk < index.length; chunk++, at += 16) {
+    facts.writeBigUInt64LE(BigInt(index.contentOffset(chunk)), at);
+    facts.writeUInt32LE(index.contentSize(chunk), at + 8);
+    facts.writeUInt32LE(index.flags(chunk), at + 12);
+  }
+  return Buffer.concat([imageNote, facts]);
 }
 
 function nonce(purpose: number, contentOffset: number): Buffer {

@@ -1,7 +1,7 @@
 import { Failure, ImageError } from '../failure.js';
 import { ChunkIndex } from './chunk-index.js';
 import { ContentSource } from './content.js';
-import { cipherOf, DecryptedSource } from './encryption.js';
+import { cipherOf, DecryptedSource, openData } from './encryption.js';
 import { decodeKernelNote, kernelNoteKey, type KernelNoteKey, type KernelNoteValue } from './kernel-notes/index.js';
 import type { AuxvEntry } from './kernel-notes/auxv.js';
 import type { MappedFile } from './kernel-notes/file.js';
@@ -136,16 +136,16 @@ export class Image {
     if (table.length === 0) throw new ImageError(name, undefined, 'the note encryption is missing', DAMAGED_METADATA);
     const record = table.get(0);
     const cipher = cipherOf(record, this.single('image')!.image_id, key, name);
-    const metadata = cipher.unseal(record.sealed);
+    const imageNote = this.projectNote('image')!.descriptor;
+    const metadata = cipher.unseal(record.sealed, openData(imageNote, this.anchor!.content_size, this.chunks));
     if (!metadata) {
       if ((await hashOfMetadata(this)) !== this.anchor!.metadata_hash)
         throw new ImageError(name, undefined, 'the metadata is damaged, so the key cannot be judged', DAMAGED_METADATA);
-      throw new Failure(`${name}: it was encrypted with another key; give the right one`);
+      throw new Failure(`${name}: it was encrypted with another key, or changed on purpose; give the right key`);
     }
     const before = metadata.length === 0 ? null : await Image.parse(new BufferSource(name, metadata), null);
     const chunks = before ? before.chunks : null;
-    const same = (_: number, chunk: number): boolean => chunks!.contentOffset(chunk) === this.chunks.contentOffset(chunk);
-    if (chunks && (chunks.length !== this.chunks.length || !Array.from({ length: chunks.length }, () => 0).every(same)))
+    if (chunks && chunks.length !== this.chunks.length)
       throw new ImageError(name, undefined, 'the chunk index does not fit to the sealed one', DAMAGED_METADATA);
     const layout = { metadata, chunks, size: before?.anchor?.file_size ?? this.anchor!.content_size };
     const source = new DecryptedSource(this.source, this.chunks, cipher, layout, (chunk) => this.addressOfChunk(chunk));
@@ -261,13 +261,18 @@ export class Image {
     let table = this.tables.get(name) as Found | undefined;
     if (!table) {
       if (!OPEN_NOTES.has(name)) this.requireKey();
-      const { type, fields } = projectNotes[name];
-      const note = this.ours ? this.notes.find((candidate) => candidate.owner === NOTE_OWNER && candidate.type === type) : undefined;
+      const { fields } = projectNotes[name];
+      const note = this.projectNote(name);
       const payload = note?.descriptor ?? Buffer.alloc(TABLE_HEADER_SIZE);
       table = new Table(name, fields, payload, this.source.name, note?.offset ?? 0n) as unknown as Found;
       this.tables.set(name, table as unknown as Table<never>);
     }
     return table;
+  }
+
+  private projectNote(name: NoteName): Note | undefined {
+    const { type } = projectNotes[name];
+    return this.ours ? this.notes.find((note) => note.owner === NOTE_OWNER && note.type === type) : undefined;
   }
 
   /** The only record of the notes `image` and `process`; null in a foreign core. An image of a process must have it. */
