@@ -12,6 +12,7 @@ export { Failure, ImageError } from './failure.js';
 
 // Opening an image, and where its bytes come from.
 export { Image, withImage, type Anchor, type OpenOptions, type Thread } from './elf/image.js';
+export { parseKey } from './elf/encryption.js';
 export { BufferSource, FileSource, openSource, registerScheme, resolveImage, type ByteSource } from './elf/source.js';
 
 // Header, segments and notes.
