@@ -46,7 +46,7 @@ const staticLink = ['-nostdlib', '-static-pie', '-Wl,-z,noexecstack', '-Wl,--bui
 
 const targets = {
   'libwarp.so': {
-    sources: [...base, ...files('engine', /\.c$/), ...files(machine, /^(patch|dispatch)\./)],
+    sources: [...base, ...files('engine', /\.c$/), ...files(machine, /^(code|patch|dispatch)\./)],
     flags: freestanding,
     link: [
       '-shared',

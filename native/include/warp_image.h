@@ -84,6 +84,7 @@ enum warp_note_type {
 #define WARP_IMAGE_ENCRYPTED 0x8u
 #define WARP_IMAGE_DELTA 0x10u
 #define WARP_IMAGE_FOREIGN 0x20u /* the content space is a core file of another writer */
+#define WARP_IMAGE_FIXED_CALLS 0x40u /* its code may release memory by system calls that cannot be redirected: do not map it */
 
 struct warp_image_record {
   uint8_t image_id[16];

@@ -454,7 +454,7 @@ export function layoutOf(fields: Fields): { places: FieldPlace[]; size: number }
 
 /** Values of `kind` fields, and bits of `flags` fields, in words. */
 export const names = {
-  imageFlags: { 1: 'self-contained', 2: 'left-running', 4: 'compressed', 8: 'encrypted', 16: 'delta', 32: 'foreign' },
+  imageFlags: { 1: 'self-contained', 2: 'left-running', 4: 'compressed', 8: 'encrypted', 16: 'delta', 32: 'foreign', 64: 'fixed-calls' },
   vmaKind: { 1: 'anonymous', 2: 'file', 3: 'object', 4: 'heap', 5: 'stack', 6: 'vdso', 7: 'vvar', 8: 'engine' },
   vmaFlags: {
     0x1: 'shared',

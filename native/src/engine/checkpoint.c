@@ -132,11 +132,14 @@ static _Noreturn void out_of_memory(size_t size, long error) {
 }
 
 static int take(struct capture *capture, struct target *target) {
+  /* The program runs on meanwhile. */
+  capture->fixed_calls = release_find_calls(&capture->arena);
+  capture->stopping_ns = clock_ns(CLOCK_MONOTONIC_);
   if (freeze_threads(capture->freeze, capture->request, capture->failure) < 0) return -1;
   capture->frozen_ns = clock_ns(CLOCK_MONOTONIC_);
   /* A process that is not dumpable cannot read its own /proc files. Its threads, which could notice, stand still. */
   if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 1);
-  log_debug("%lu threads stopped in %lu us", capture->freeze->count, (capture->frozen_ns - capture->started_ns) / 1000);
+  log_debug("%lu threads stopped in %lu us", capture->freeze->count, (capture->frozen_ns - capture->stopping_ns) / 1000);
   freeze_continue_calls(capture->freeze);
   capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
   if (capture->process_memory < 0) return fail(capture->failure, "cannot open /proc/PID/mem: %s: mount procfs", error_text(capture->process_memory));
@@ -146,7 +149,6 @@ static int take(struct capture *capture, struct target *target) {
   capture_image(capture);
   capture_tags(capture);
   if (capture_memory_areas(capture) < 0) return -1;
-  release_find_sites(capture);
   if (capture_descriptors(capture) < 0) return -1;
   capture->collected_ns = clock_ns(CLOCK_MONOTONIC_);
   if (capture_scan_memory(capture) < 0) return -1;
@@ -182,8 +184,8 @@ static int complete(struct capture *capture, struct target *target) {
   const uint64_t hundredths = stored_bytes == 0 ? 100 : content_bytes * 100 / stored_bytes;
   client_send(request,
               "S{\"freeze_us\":%lu,\"collect_us\":%lu,\"scan_us\":%lu,\"write_us\":%lu,\"sync_us\":%lu,\"total_us\":%lu,\"paused_us\":%lu,\"bytes_written\":%lu,\"image_bytes\":%lu,\"content_bytes\":%lu,\"stored_bytes\":%lu,\"repeated_bytes\":%lu,\"compression\":\"%s\",\"ratio\":%lu.%02lu,\"threads\":%lu,\"memory_areas\":%lu,\"segments\":%lu}",
-              (capture->frozen_ns - capture->started_ns) / 1000, (capture->collected_ns - capture->frozen_ns) / 1000, (capture->scanned_ns - capture->collected_ns) / 1000, (written_ns - capture->scanned_ns) / 1000,
-              (durable_ns - written_ns) / 1000, (durable_ns - capture->started_ns) / 1000, ((capture->released_ns != 0 ? capture->released_ns : durable_ns) - capture->started_ns) / 1000, capture->bytes_written,
+              (capture->frozen_ns - capture->stopping_ns) / 1000, (capture->collected_ns - capture->frozen_ns) / 1000, (capture->scanned_ns - capture->collected_ns) / 1000, (written_ns - capture->scanned_ns) / 1000,
+              (durable_ns - written_ns) / 1000, (durable_ns - capture->started_ns) / 1000, ((capture->released_ns != 0 ? capture->released_ns : durable_ns) - capture->stopping_ns) / 1000, capture->bytes_written,
               capture->file_end, content_bytes, stored_bytes, capture->repeated_bytes, request->lz4_level > 0 ? "lz4" : "none", hundredths / 100, hundredths % 100, capture->threads.records.count, capture->vmas.records.count, capture->segments.count);
   return 0;
 }

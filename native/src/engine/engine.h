@@ -184,6 +184,7 @@ struct capture {
   int image_fd;
   int process_memory; /* /proc/self/mem */
   long dumpable;      /* PR_GET_DUMPABLE of the program */
+  size_t fixed_calls; /* places that may release memory and cannot be redirected */
 
   struct table image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
       pending_signals, timers, tid_references, guards, chunks, tags;
@@ -198,7 +199,7 @@ struct capture {
 
   struct buffer kernel_notes;
 
-  uint64_t started_ns, frozen_ns, collected_ns, scanned_ns;
+  uint64_t started_ns, stopping_ns, frozen_ns, collected_ns, scanned_ns;
   uint64_t released_ns; /* when the program went on before the image was written, else 0 */
   uint64_t bytes_written;
 };
@@ -246,9 +247,12 @@ uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode
 bool engine_on_glibc(void);
 
 /* ---- released memory (release.c) ---- */
-/* At a capture: remembers where the C library calls madvise itself. */
-void release_find_sites(const struct capture *capture);
+/*
+ * Before a capture, while the program runs: finds where its code makes madvise(2) and mremap(2), or what may be these, by its own instructions.
+ * Returns at how many places those cannot be redirected.
+ */
+size_t release_find_calls(struct arena *arena);
 /* In a restored process with direct mappings, while its threads wait: redirects those calls. */
-void release_patch(const struct freeze *freeze);
+void release_redirect(const struct freeze *freeze);
 
 #endif

@@ -308,7 +308,7 @@ void capture_image(struct capture *capture) {
   image->image_id[8] = (uint8_t)((image->image_id[8] & 0x3f) | 0x80);
   image->generation = warp_control.generation;
   image->flags = (capture->request->self_contained ? WARP_IMAGE_SELF_CONTAINED : 0) | (capture->request->leave_running ? WARP_IMAGE_LEFT_RUNNING : 0) |
-                 (capture->request->lz4_level > 0 ? WARP_IMAGE_COMPRESSED : 0);
+                 (capture->request->lz4_level > 0 ? WARP_IMAGE_COMPRESSED : 0) | (capture->fixed_calls > 0 ? WARP_IMAGE_FIXED_CALLS : 0);
   image->realtime_ns = clock_ns(CLOCK_REALTIME_);
   image->monotonic_ns = clock_ns(CLOCK_MONOTONIC_);
   image->boottime_ns = clock_ns(CLOCK_BOOTTIME_);

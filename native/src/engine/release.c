@@ -4,12 +4,13 @@
  * refuses MADV_FREE; where it grows such memory with mremap, what follows in the image would appear. So the engine stands
  * before both: it replaces what comes from the image by anonymous memory.
  *
- * The C library's symbols are replaced by those here. The C library calls its own functions directly; those few
- * instructions are redirected in a restored process (release_patch). This file is compiled without vector registers: the
- * redirected code expects that a system call leaves them alone.
+ * The C library's symbols are replaced by those here. Code that makes these system calls by itself, the C library's own and
+ * any other, is found at a capture (release_find_calls) and redirected in a restored process (release_redirect). This file is
+ * compiled without vector registers: redirected code expects that a system call leaves them alone.
  */
 #include <linux/mman.h>
 
+#include "../base/xxh64.h"
 #include "loading.h"
 
 #define MADV_DONTNEED_LOCKED_ 24
@@ -60,8 +61,13 @@ static bool query(int fd, uint64_t address, struct found_area *ret) {
   return true;
 }
 
-/* For kernels without that ioctl: the same from the text. */
-static bool search(int fd, uint64_t address, struct found_area *ret) {
+static int protection_of(const struct map_line *line) {
+  const char *p = line->permissions;
+  return (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) | (p[2] == 'x' ? PROT_EXEC : 0);
+}
+
+/* For kernels without that ioctl: the same from the text. Not inlined: callers may stand on a small stack. */
+static __attribute__((noinline)) bool search(int fd, uint64_t address, struct found_area *ret) {
   char text[4096 + 1];
   size_t length = 0;
   uint64_t offset = 0;
@@ -75,12 +81,11 @@ static bool search(int fd, uint64_t address, struct found_area *ret) {
     struct map_line line;
     while (find_character(at, '\n') != NULL && parse_map_line(at, &line) != NULL) {
       if (line.end > address) {
-        const char *p = line.permissions;
         *ret = (struct found_area){
             .start = line.start,
             .end = line.end,
-            .protection = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) | (p[2] == 'x' ? PROT_EXEC : 0),
-            .from_image = line.inode != 0 && line.inode == warp_control.image_inode && line.device == warp_control.image_device && p[3] == 'p',
+            .protection = protection_of(&line),
+            .from_image = line.inode != 0 && line.inode == warp_control.image_inode && line.device == warp_control.image_device && line.permissions[3] == 'p',
         };
         return true;
       }
@@ -164,57 +169,191 @@ __attribute__((visibility("default"))) void *mremap(void *address, size_t old_si
   return (void *)with_errno(engine_mremap((uint64_t)address, old_size, size, flags, new_address));
 }
 
-/* ---- the C library's own calls ---- */
+/* ---- system calls that code makes by itself ---- */
 
-static struct {
-  uint64_t address;
-  long number;
-  bool patched;
-} sites[ARCH_PATCH_SITES];
-static size_t site_count;
+#define ISLAND_SIZE PAGE_SIZE
+#define SCAN_SIZE (256 * KIB)
+#define LONGEST_SYSCALL_FUNCTION 256ul
+
+/* A page with what redirected places go by, near enough to them. */
+struct island {
+  struct island *next;
+  uint8_t *page;
+  size_t used;
+};
+static struct island *islands;
+
+static struct site {
+  struct arch_call_site code;
+  uint8_t *entry; /* in an island; NULL: not redirected */
+  int protection; /* of the code, for mprotect(2) */
+} *sites;
+static size_t site_count, site_capacity;
+static size_t fixed_calls; /* that cannot be redirected */
+static uint64_t scanned;   /* hash of the mappings that were looked through */
+
+/* What the C library is known to do: its own calls have their number in sight, but for syscall(3) and those that wait. */
+extern __attribute__((weak)) long syscall(long number, ...);
 
 static bool is_c_library(const char *name) {
   const char *file = find_last_character(name, '/');
-  return file != NULL && (strings_equal(file, "/libc.so.6") || strings_equal(file, "/libc.so") || starts_with(file, "/ld-musl-") || starts_with(file, "/libc-2."));
+  return file != NULL && (starts_with(file, "/libc.so") || starts_with(file, "/libc-2.") || starts_with(file, "/libpthread") || starts_with(file, "/ld-linux") || starts_with(file, "/ld-musl-") || starts_with(file, "/ld-2."));
 }
 
-/* At a capture: remembers where the C library makes the system call itself. */
-void release_find_sites(const struct capture *capture) {
-  if (site_count > 0) return;
-  for (size_t i = 0; i < capture->vmas.records.count; i++) {
-    const struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, i);
-    char name[512];
-    if (vma->kind != WARP_VMA_FILE || (vma->protection & WARP_PROT_EXEC) == 0 || (vma->protection & WARP_PROT_READ) == 0) continue;
-    format(name, sizeof name, "%.*s", (int)vma->name.length, (const char *)capture->vmas.heap.bytes + vma->name.offset);
-    if (!is_c_library(name)) continue;
-    const long numbers[] = {__NR_madvise, __NR_mremap};
-    for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++)
-      for (uint64_t at = vma->start; site_count < ARCH_PATCH_SITES; at++) {
-        at = arch_find_call(at, vma->end, numbers[k]);
-        if (at == 0) break;
-        sites[site_count].number = numbers[k];
-        sites[site_count++].address = at;
-      }
+/* Reads what may be unmapped at the same time. */
+static long read_code(int memory_fd, uint64_t address, void *to, size_t size) {
+  const struct io_vector local = {to, size}, remote = {(void *)address, size};
+  const long n = sys(process_vm_readv, sys(getpid), &local, 1, &remote, 1, 0);
+  return n == (long)size || memory_fd < 0 ? n : sys(pread64, memory_fd, to, size, address);
+}
+
+static bool is_known(uint64_t call) {
+  for (size_t i = 0; i < site_count; i++)
+    if (sites[i].code.call == call) return true;
+  return false;
+}
+
+static bool add_site(const struct arch_call_site *code, int protection) {
+  if (site_count == site_capacity) {
+    struct site *larger = engine_memory((site_capacity + 64) * sizeof *sites);
+    if (larger == NULL) return false;
+    copy_bytes(larger, sites, site_count * sizeof *sites);
+    if (sites != NULL) engine_memory_free(sites);
+    sites = larger;
+    site_capacity += 64;
   }
-  log_debug("the C library calls madvise and mremap at %lu places", site_count);
+  sites[site_count++] = (struct site){.code = *code, .protection = protection};
+  return true;
 }
 
-/* In a restored process whose memory is mapped from the image, before its threads go on. */
-void release_patch(const struct freeze *freeze) {
+struct scanned_mapping {
+  uint64_t start;
+  uint64_t end;
+  int protection;
+  bool c_library;
+  char name[512];
+};
+
+static void examine(const struct scanned_mapping *mapping, const uint8_t *code, size_t size, size_t at, uint64_t address) {
+  struct arch_call_site site;
+  if (is_known(address)) return;
+  enum arch_call_kind kind = arch_examine_call(code, size, at, &site);
+  site.call = address;
+  if (kind == ARCH_NO_CALL || kind == ARCH_OTHER_CALL) return;
+  const uint64_t function = (uint64_t)&syscall;
+  if (mapping->c_library && site.number < 0 && (address < function || address > function + LONGEST_SYSCALL_FUNCTION)) return;
+  if (kind == ARCH_REDIRECTABLE_CALL && add_site(&site, mapping->protection)) return;
+  fixed_calls++;
+  log_debug("%s: the system call at 0x%lx cannot be redirected", mapping->name, address);
+}
+
+/* Looks through one mapping, piece by piece, with what is around each piece. */
+static void scan(int memory_fd, const struct scanned_mapping *mapping, uint8_t *buffer) {
+  for (uint64_t piece = mapping->start; piece < mapping->end; piece += SCAN_SIZE) {
+    const uint64_t end = min_u64(mapping->end, piece + SCAN_SIZE), from = max_u64(mapping->start, piece - min_u64(piece, ARCH_CODE_AROUND)), size = min_u64(mapping->end, end + ARCH_CODE_AROUND) - from;
+    if (read_code(memory_fd, from, buffer, size) != (long)size) {
+      fixed_calls++;
+      log_debug("%s: the code at 0x%lx cannot be read", mapping->name, piece);
+      return;
+    }
+    for (size_t at = piece - from; (at = arch_next_call(buffer, size, at)) < end - from; at++) examine(mapping, buffer, size, at, from + at);
+  }
+}
+
+static bool is_scanned(const struct map_line *line) {
+  const bool executable = line->permissions[2] == 'x', own = line->start < engine_end() && line->end > engine_start();
+  return executable && !own && line->inode != 0;
+}
+
+static void forget_vanished_sites(int memory_fd) {
+  size_t kept = 0;
   for (size_t i = 0; i < site_count; i++) {
-    if (sites[i].patched) continue;
-    bool busy = false;
-    for (size_t k = 0; k < freeze->count; k++) {
-      const struct slot *slot = &freeze->slots[k];
-      if (slot->context != NULL) busy |= arch_in_call(slot->context, sites[i].address);
+    uint8_t code[sizeof sites->code.original];
+    /* A jump stands there still. */
+    if (sites[i].entry == NULL || read_code(memory_fd, sites[i].code.call - sites[i].code.length, code, 1) != 1 || code[0] == sites[i].code.original[0]) continue;
+    sites[kept++] = sites[i];
+  }
+  site_count = kept;
+}
+
+size_t release_find_calls(struct arena *arena) {
+  size_t size;
+  long error;
+  const char *maps = read_whole_file(arena, "/proc/self/maps", &size, &error);
+  struct map_line line;
+  struct xxh64_state hash;
+  xxh64_begin(&hash);
+  for (const char *at = maps; at != NULL && (at = parse_map_line(at, &line)) != NULL;)
+    if (is_scanned(&line)) xxh64_update(&hash, &(const uint64_t[]){line.start, line.end, line.device, line.inode, line.offset}, 40);
+  const uint64_t seen = xxh64_end(&hash);
+  if (seen == scanned) return fixed_calls;
+  const uint64_t begun_ns = clock_ns(CLOCK_MONOTONIC_);
+  const int memory_fd = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+  uint8_t *buffer = arena_allocate(arena, SCAN_SIZE + 2 * ARCH_CODE_AROUND);
+  uint64_t bytes = 0;
+  forget_vanished_sites(memory_fd);
+  fixed_calls = 0;
+  for (const char *at = maps; at != NULL && (at = parse_map_line(at, &line)) != NULL;) {
+    if (!is_scanned(&line)) continue;
+    struct scanned_mapping mapping = {.start = line.start, .end = line.end, .protection = protection_of(&line)};
+    format(mapping.name, sizeof mapping.name, "%.*s", (int)line.name_length, line.name);
+    mapping.c_library = is_c_library(mapping.name);
+    scan(memory_fd, &mapping, buffer);
+    bytes += line.end - line.start;
+  }
+  if (memory_fd >= 0) sys(close, memory_fd);
+  scanned = seen;
+  log_debug("code makes madvise and mremap by itself at %lu places that can be redirected and %lu that cannot: %lu KiB looked through in %lu us", site_count, fixed_calls, bytes / KIB, (clock_ns(CLOCK_MONOTONIC_) - begun_ns) / 1000);
+  return fixed_calls;
+}
+
+/* Room for an entry that `site` can reach; NULL when there is none. */
+static struct island *island_near(uint64_t site) {
+  for (struct island *island = islands; island != NULL; island = island->next) {
+    const uint64_t page = (uint64_t)island->page;
+    if (island->used + ARCH_ENTRY_SIZE <= ISLAND_SIZE && (page > site ? page - site : site - page) < ARCH_ENTRY_REACH) return island;
+  }
+  /* Downwards: above a program may be its heap, which grows. */
+  for (uint64_t distance = MIB; distance < ARCH_ENTRY_REACH && distance + MIB < site; distance += MIB) {
+    const uint64_t page = round_down(site - distance, PAGE_SIZE);
+    const long mapped = map_anonymous(page, ISLAND_SIZE, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE);
+    if (mapped == (long)page) {
+      struct island *island = engine_memory(sizeof *island);
+      if (island == NULL) return NULL;
+      *island = (struct island){.next = islands, .page = (uint8_t *)page};
+      islands = island;
+      return island;
     }
-    uint64_t page = round_down(sites[i].address, PAGE_SIZE), length = round_up(sites[i].address + 16, PAGE_SIZE) - page;
-    if (busy || sys(mprotect, page, length, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) {
-      log_warn("the C library's system call at 0x%lx is not redirected: memory that it releases or enlarges may not read as zeros", sites[i].address);
-      continue;
+    if (mapped > 0) sys(munmap, mapped, ISLAND_SIZE);
+  }
+  return NULL;
+}
+
+static bool redirect(struct site *site, const struct freeze *freeze) {
+  const uint64_t start = site->code.call - site->code.length, page = round_down(start, PAGE_SIZE), length = round_up(site->code.call, PAGE_SIZE) - page;
+  struct island *island = island_near(start);
+  if (island == NULL || sys(mprotect, page, length, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) return false;
+  uint8_t *entry = island->page + island->used;
+  const bool same = compare_bytes((const void *)start, site->code.original, site->code.length) == 0;
+  if (same && sys(mprotect, island->page, ISLAND_SIZE, PROT_READ | PROT_WRITE) == 0) {
+    if (arch_redirect_call(&site->code, entry)) site->entry = entry;
+    sys(mprotect, island->page, ISLAND_SIZE, PROT_READ | PROT_EXEC);
+  }
+  sys(mprotect, page, length, site->protection);
+  if (site->entry == NULL) return false;
+  island->used += ARCH_ENTRY_SIZE;
+  for (size_t i = 0; i < freeze->count; i++)
+    if (freeze->slots[i].context != NULL) arch_leave_redirected(freeze->slots[i].context, &site->code, entry);
+  return true;
+}
+
+void release_redirect(const struct freeze *freeze) {
+  for (size_t i = 0; i < site_count; i++) {
+    if (sites[i].entry != NULL) continue;
+    if (redirect(&sites[i], freeze)) {
+      log_debug("the system call at 0x%lx is redirected", sites[i].code.call);
+    } else {
+      log_warn("the system call at 0x%lx cannot be redirected: memory that it releases or enlarges may not read as zeros: restore with --no-direct-map", sites[i].code.call);
     }
-    sites[i].patched = arch_patch_call(sites[i].address, i, sites[i].number);
-    sys(mprotect, page, length, PROT_READ | PROT_EXEC);
-    log_debug("the C library's system call at 0x%lx is redirected", sites[i].address);
   }
 }

@@ -7,6 +7,7 @@
  */
 #include <linux/mman.h>
 #include <linux/prctl.h>
+#include <linux/userfaultfd.h>
 
 #include "restore.h"
 
@@ -25,21 +26,100 @@ static bool dispatch_works(void) {
   return sys(prctl, PR_SET_SYSCALL_USER_DISPATCH_, 0, 0, 0, 0) == 0;
 }
 
-/* Whether part of the memory is loaded while the program runs. */
-static bool choose(struct restore *restore) {
-  const struct options *options = &restore->options;
-  if (options->concurrent == CONCURRENT_NEVER) return false;
-  const bool compressed = (restore->image.anchor.flags & WARP_IMAGE_COMPRESSED) != 0;
-  const uint64_t size = restore->image.anchor.file_size - restore->image.anchor.metadata_size;
-  if (options->concurrent == CONCURRENT_AUTO && (!compressed || options->verify || size < WORTH_DEFERRING)) return false;
-  if (dispatch_works()) return true;
-  log_message(options->concurrent == CONCURRENT_AUTO ? LOG_INFO : LOG_WARN, "this kernel cannot hold up system calls (Syscall User Dispatch, Linux 5.11): all memory is loaded before the program goes on");
-  return false;
+/* A file system may have no mmap(2) (some network and user-space ones). */
+static bool can_be_mapped(const struct restore *restore) {
+  const long page = sys(mmap, 0, PAGE_SIZE, PROT_READ, MAP_PRIVATE, restore->image_fd, 0);
+  if (page < 0) return false;
+  sys(munmap, page, PAGE_SIZE);
+  return true;
 }
 
-void choose_concurrent(struct restore *restore) {
-  restore->concurrent = choose(restore);
-  if (restore->concurrent) restore->options.direct_map = false;
+/* Why content cannot, or shall not, be mapped from the image. */
+static bool is_mapping_ruled_out(const struct restore *restore, struct choice *ret) {
+  const uint32_t flags = restore->image.anchor.flags;
+  if ((flags & WARP_IMAGE_COMPRESSED) != 0) {
+    *ret = (struct choice){.reason = "compressed", .explanation = "compressed content cannot be mapped from the image"};
+  } else if (!restore->options.direct_map) {
+    *ret = (struct choice){.reason = "no-direct-map", .explanation = "--no-direct-map was given"};
+  } else if ((flags & WARP_IMAGE_FIXED_CALLS) != 0) {
+    *ret = (struct choice){.reason = "fixed-calls", .explanation = "the program may release memory by system calls that cannot be redirected, and would see the image's content again if it were mapped"};
+  } else if (!can_be_mapped(restore)) {
+    *ret = (struct choice){.reason = "not-mappable", .explanation = "the image's file system has no mmap"};
+  } else if (nears_area_limit(restore)) {
+    *ret = (struct choice){.reason = "area-limit", .explanation = "mapping the image might need more memory areas than vm.max_map_count allows"};
+  } else {
+    return false;
+  }
+  return true;
+}
+
+static struct choice eager(const char *reason, const char *explanation) { return (struct choice){.mode = MODE_EAGER, .reason = reason, .explanation = explanation}; }
+
+static struct choice choose(const struct restore *restore) {
+  const struct options *options = &restore->options;
+  const uint64_t size = restore->image.anchor.file_size - restore->image.anchor.metadata_size;
+  struct choice choice;
+  const bool ruled_out = is_mapping_ruled_out(restore, &choice);
+  if (options->concurrent == CONCURRENT_ALWAYS) {
+    choice = (struct choice){.reason = "concurrent", .explanation = "--concurrent was given"};
+  } else if (!ruled_out) {
+    return (struct choice){.mode = MODE_DIRECT, .reason = "plain", .explanation = "the content is stored as it is in memory, on a file system that can map it"};
+  } else if ((restore->image.anchor.flags & WARP_IMAGE_COMPRESSED) == 0 && !options->direct_map) {
+    return eager(choice.reason, choice.explanation);
+  } else if (options->concurrent == CONCURRENT_NEVER) {
+    return eager("no-concurrent", "the image cannot be mapped, and --no-concurrent was given");
+  } else if (options->verify) {
+    return eager("verify", "--verify compares all content before the program goes on");
+  } else if (size < WORTH_DEFERRING) {
+    return eager("small", "the image cannot be mapped, and loading so little takes less time than it costs to load it later");
+  }
+  choice.mode = MODE_CONCURRENT;
+  if (dispatch_works()) return choice;
+  return eager("no-dispatch", "this kernel cannot hold up system calls (Syscall User Dispatch, Linux 5.11), which loading while the program runs needs");
+}
+
+static bool has_userfaultfd(uint32_t flags) {
+  const long fd = sys(userfaultfd, O_CLOEXEC | O_NONBLOCK | flags);
+  if (fd >= 0) sys(close, fd);
+  return fd >= 0;
+}
+
+/* As the engine will find it. */
+static void find_faults(uint32_t wanted, struct choice *choice) {
+  static const char *const names[] = {"auto", "userfaultfd", "userfaultfd-user", "signals"};
+  if (wanted != WARP_LOAD_FAULTS_AUTO) {
+    choice->faults = names[wanted];
+    choice->faults_reason = "load-faults";
+    choice->faults_explanation = "--load-faults was given";
+  } else if (has_userfaultfd(0)) {
+    choice->faults = names[WARP_LOAD_FAULTS_USERFAULTFD];
+    choice->faults_reason = "kernel-faults";
+    choice->faults_explanation = "this user may handle the kernel's faults too";
+  } else if (has_userfaultfd(UFFD_USER_MODE_ONLY)) {
+    choice->faults = names[WARP_LOAD_FAULTS_USERFAULTFD_USER];
+    choice->faults_reason = "user-faults";
+    choice->faults_explanation = "this user may handle faults of programs only (vm.unprivileged_userfaultfd is 0)";
+  } else {
+    choice->faults = names[WARP_LOAD_FAULTS_SIGNALS];
+    choice->faults_reason = "no-userfaultfd";
+    choice->faults_explanation = "userfaultfd is not allowed here (a container's filter) or not in this kernel";
+  }
+}
+
+void choose_mode(struct restore *restore) {
+  struct choice *choice = &restore->choice;
+  *choice = choose(restore);
+  if (choice->mode == MODE_CONCURRENT) find_faults(restore->options.load_faults, choice);
+  restore->concurrent = choice->mode == MODE_CONCURRENT;
+  restore->options.direct_map = choice->mode == MODE_DIRECT;
+  if (restore->options.concurrent == CONCURRENT_ALWAYS && !restore->concurrent) log_warn("all memory is loaded before the program goes on: %s", choice->explanation);
+}
+
+void settle_mode(struct restore *restore) {
+  struct choice *choice = &restore->choice;
+  if (choice->mode == MODE_CONCURRENT && restore->loading == NULL) *choice = eager("nothing-can-wait", "all content is stacks, shared memory and the like, which must be there when the program goes on");
+  if (choice->mode == MODE_DIRECT && restore->stats.direct_mappings == 0) *choice = eager("nothing-to-map", "no private memory has a stretch of 64 KiB: reading takes less time than mapping");
+  log_info("memory: %s", choice->explanation);
 }
 
 struct deferral {

@@ -173,16 +173,29 @@ static _Noreturn void bad(struct restore *restore) {
 
 static void phase(struct restore *restore, uint64_t *us) { *us = (clock_ns(CLOCK_MONOTONIC_) - restore->stats.begin_ns) / 1000; }
 
+/* JSON: a string, or null. None of ours has a character to be escaped. */
+static const char *quoted(struct arena *arena, const char *text) {
+  if (text == NULL) return "null";
+  const size_t size = string_length(text) + 3;
+  char *ret = arena_allocate(arena, size);
+  format(ret, size, "\"%s\"", text);
+  return ret;
+}
+
 static void write_stats(struct restore *restore, int fd) {
+  static const char *const modes[] = {[MODE_DIRECT] = "direct", [MODE_CONCURRENT] = "concurrent", [MODE_EAGER] = "eager"};
   if (fd < 0) return;
   const struct stats *stats = &restore->stats;
-  char text[1024];
+  const struct choice *choice = &restore->choice;
+  char text[2048];
   size_t n = format(text, sizeof text,
                     "{\"metadata_us\":%lu,\"files_us\":%lu,\"descriptors_us\":%lu,\"memory_us\":%lu,\"process_us\":%lu,\"total_us\":%lu,\"direct_bytes\":%lu,\"direct_mappings\":%lu,\"eager_bytes\":%lu,"
-                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"deferred_bytes\":%lu,\"mode\":\"%s\"}\n",
+                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"deferred_bytes\":%lu,",
                     stats->metadata_us, stats->files_us - stats->metadata_us, stats->descriptors_us - stats->files_us, stats->memory_us - stats->descriptors_us, stats->process_us - stats->memory_us, stats->process_us,
                     stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->read_bytes, stats->loaders, restore->content.compressed ? "lz4" : "none", stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
-                    stats->deferred_bytes, restore->loading != NULL ? "concurrent" : stats->direct_mappings > 0 ? "direct" : "eager");
+                    stats->deferred_bytes);
+  n += format(text + n, sizeof text - n, "\"mode\":\"%s\",\"reason\":%s,\"explanation\":%s,\"faults\":%s,\"faults_reason\":%s,\"faults_explanation\":%s}\n", modes[choice->mode], quoted(&restore->arena, choice->reason), quoted(&restore->arena, choice->explanation),
+              quoted(&restore->arena, choice->faults), quoted(&restore->arena, choice->faults_reason), quoted(&restore->arena, choice->faults_explanation));
   write_fully(fd, text, n);
   sys(close, fd);
 }
@@ -233,7 +246,7 @@ static void restore_in_place(void *argument) {
     stats_fd = move_descriptor(restore, (int)fd);
   }
   if (become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
-  choose_concurrent(restore);
+  choose_mode(restore);
   if (!restore->options.load_concurrency_given) restore->options.load_concurrency = (uint32_t)processor_count();
   if (open_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
   phase(restore, &restore->stats.files_us);
@@ -241,6 +254,7 @@ static void restore_in_place(void *argument) {
   phase(restore, &restore->stats.descriptors_us);
   if (clear_memory(restore) < 0 || restore_memory(restore) < 0 || restore_vdso(restore) < 0) bad(restore);
   phase(restore, &restore->stats.memory_us);
+  settle_mode(restore);
   trace_loaded(restore);
   if (restore_process(restore) < 0 || restore_locks(restore) < 0 || restore_timers(restore) < 0) bad(restore);
   phase(restore, &restore->stats.process_us);

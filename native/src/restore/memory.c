@@ -240,8 +240,8 @@ static void find_image_in_maps(struct restore *restore, struct warp_control *con
   }
 }
 
-/* Every direct mapping may split an area in three: where the kernel's limit of areas is near, memory is read. */
-static void mind_area_limit(struct restore *restore) {
+/* Every direct mapping may split an area in three. */
+bool nears_area_limit(const struct restore *restore) {
   char text[32];
   uint64_t limit = 65530, direct = 0;
   if (read_small_file("/proc/sys/vm/max_map_count", text, sizeof text) > 0) {
@@ -249,14 +249,11 @@ static void mind_area_limit(struct restore *restore) {
     limit = parse_decimal(&at);
   }
   for (uint64_t i = 0; i < restore->image.segment_count; i++) direct += maps_directly(&restore->image.segments[i]);
-  if (restore->image.vmas.count + 2 * direct + 64 <= limit) return;
-  log_info("%lu memory areas and %lu direct mappings come near the limit of %lu areas (vm.max_map_count): all memory is read", restore->image.vmas.count, direct, limit);
-  restore->options.direct_map = false;
+  return restore->image.vmas.count + 2 * direct + 64 > limit;
 }
 
 int restore_memory(struct restore *restore) {
   struct image *image = &restore->image;
-  mind_area_limit(restore);
   struct list targets, protect_later;
   list_init(&targets, &restore->arena, sizeof(struct target));
   list_init(&protect_later, &restore->arena, sizeof(const struct warp_vma_record *));

@@ -55,6 +55,17 @@ struct stats {
   uint64_t direct_mappings, eager_reads, areas, loaders;
 };
 
+/* How memory comes back, and why that way: a word for programs, a sentence for people. */
+enum mode { MODE_DIRECT, MODE_CONCURRENT, MODE_EAGER };
+struct choice {
+  enum mode mode;
+  const char *reason;
+  const char *explanation;
+  const char *faults; /* of MODE_CONCURRENT: how absent memory is noticed, as --load-faults names it; else NULL */
+  const char *faults_reason;
+  const char *faults_explanation;
+};
+
 /* How the image's content is stored, and how much of it is looked at. */
 struct content {
   bool compressed;
@@ -77,6 +88,7 @@ struct restore {
   struct failure failure;
   struct image image;
   struct content content;
+  struct choice choice;
   bool concurrent;              /* part of the memory is loaded while the program runs */
   struct warp_loading *loading; /* that part */
   struct stats stats;
@@ -136,8 +148,10 @@ int open_content(struct restore *restore);
 int load_content(struct restore *restore, struct list *targets, bool check_rest);
 
 /* ---- loading.c ---- */
-/* Decides whether memory is loaded while the program runs. */
-void choose_concurrent(struct restore *restore);
+/* Decides how memory comes back: restore->choice, ->concurrent and ->options.direct_map. */
+void choose_mode(struct restore *restore);
+/* What has become of the choice, when memory is there: an image may have nothing to map, or nothing that can wait. */
+void settle_mode(struct restore *restore);
 /* Takes out of `targets` what the program can do without for now, and lists it for the engine: restore->loading. */
 int defer_content(struct restore *restore, struct list *targets);
 /* Where that is asked for, records the chunks that had to be there before the program goes on: asked for by the restorer, when it came to memory. */
@@ -161,6 +175,8 @@ int create_objects(struct restore *restore);
 int clear_memory(struct restore *restore);
 int restore_memory(struct restore *restore);
 int restore_vdso(struct restore *restore);
+/* Whether mapping what can be mapped might need more memory areas than a process may have. */
+bool nears_area_limit(const struct restore *restore);
 /* PROT_ bits of mmap(2) for WARP_PROT_ bits. */
 int kernel_protection(uint32_t protection);
 

@@ -183,13 +183,36 @@ void arch_resume_entry(void);
 void arch_write_jump(uint8_t *code, uint64_t target);
 
 /*
- * Redirecting system calls in code that cannot be replaced by symbol: sequences that load the number and make the call.
- * arch_find_call: the first one in [start, end), 0 for none. arch_in_call: whether a thread stands within it.
- * arch_patch_call: makes the place call engine_redirected_call instead, through entry `index`; false when it lies too far away. The page is writable.
+ * Redirecting system calls that code makes by itself. A call whose number may be madvise or mremap is redirectable when the
+ * instructions right before it can stand elsewhere and nothing jumps behind them: a jump then takes their place.
  */
-#define ARCH_PATCH_SITES 8
-uint64_t arch_find_call(uint64_t start, uint64_t end, long number);
-bool arch_in_call(const struct ucontext *context, uint64_t site);
-bool arch_patch_call(uint64_t site, size_t index, long number);
+struct arch_call_site {
+  uint64_t call;         /* address of the system call instruction */
+  long number;           /* -1: not known */
+  uint32_t length;       /* of the instructions before it that are replaced */
+  uint8_t original[32];  /* these */
+};
+enum arch_call_kind {
+  ARCH_NO_CALL,           /* bytes that only look like a system call instruction */
+  ARCH_OTHER_CALL,        /* makes another call than those that matter */
+  ARCH_REDIRECTABLE_CALL,
+  ARCH_FIXED_CALL,        /* may make one that matters, and cannot be redirected */
+};
+/* Length of the instruction at `code`, 0 when there is none. */
+size_t arch_instruction_length(const uint8_t *code, size_t available);
+/* Index of the next bytes that look like a system call instruction, from `from` on; `size` when there are none. */
+size_t arch_next_call(const uint8_t *code, size_t size, size_t from);
+/* Judges the one at index `at`; for a redirectable one fills *ret but for `call`. `code` should reach ARCH_CODE_AROUND bytes to both sides. */
+#define ARCH_CODE_AROUND 4352u
+enum arch_call_kind arch_examine_call(const uint8_t *code, size_t size, size_t at, struct arch_call_site *ret);
+/*
+ * Makes the place call engine_redirected_call for madvise and mremap, by way of `entry` (ARCH_ENTRY_SIZE bytes that are going to be executable, within
+ * ARCH_ENTRY_REACH of it); both are writable. False, and nothing of the place is changed, where that cannot be reached.
+ */
+#define ARCH_ENTRY_SIZE 96u
+#define ARCH_ENTRY_REACH 0x7ff00000ul
+bool arch_redirect_call(const struct arch_call_site *site, uint8_t *entry);
+/* A thread that stands among the replaced instructions goes on in their copy. */
+void arch_leave_redirected(struct ucontext *context, const struct arch_call_site *site, const uint8_t *entry);
 
 #endif

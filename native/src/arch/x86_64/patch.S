@@ -1,11 +1,15 @@
 /*
- * What replaces `mov $number, %eax; syscall` (7 bytes) in the C library: a jump to one of these. Each makes room below the
- * red zone, handles the call, and goes back behind it; like the kernel, it changes rax, rcx and r11 only.
+ * Where code goes on whose system call has been redirected (code.c): rax has the number, the other registers the call's
+ * arguments, and the stack pointer is below the program's red zone. Like the kernel, this changes rax, rcx and r11 only.
  */
     .section .note.GNU-stack, "", @progbits
     .text
 
-patch_handle:
+    .globl arch_redirected_entry
+    .hidden arch_redirected_entry
+    .type arch_redirected_entry, @function
+arch_redirected_entry:
+    pushfq
     push %rdi
     push %rsi
     push %rdx
@@ -15,6 +19,7 @@ patch_handle:
     push %rbp
     mov %rsp, %rbp
     and $-16, %rsp
+    cld
     /* (number, a, b, c, d, e): the kernel's fourth argument is in r10 */
     mov %r8, %r9
     mov %r10, %r8
@@ -31,37 +36,6 @@ patch_handle:
     pop %rdx
     pop %rsi
     pop %rdi
+    popfq
     ret
-
-    .macro entry index
-    .balign 64
-    lea -128(%rsp), %rsp
-    mov arch_patch_numbers+8*\index(%rip), %rax
-    call patch_handle
-    lea 128(%rsp), %rsp
-    jmp *arch_patch_returns+8*\index(%rip)
-    .endm
-
-    .globl arch_patch_entries
-    .hidden arch_patch_entries
-    .balign 64
-arch_patch_entries:
-    entry 0
-    entry 1
-    entry 2
-    entry 3
-    entry 4
-    entry 5
-    entry 6
-    entry 7
-
-    .bss
-    .globl arch_patch_returns
-    .hidden arch_patch_returns
-    .balign 8
-arch_patch_returns:
-    .skip 64
-    .globl arch_patch_numbers
-    .hidden arch_patch_numbers
-arch_patch_numbers:
-    .skip 64
+    .size arch_redirected_entry, .-arch_redirected_entry
