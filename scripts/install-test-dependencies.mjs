@@ -36,6 +36,16 @@ const needs = [
   { command: 'radosgw', package: 'radosgw', why: 'a real object store' },
   { command: 'ceph', package: 'ceph-common', why: 'a real object store' },
   { file: '/usr/lib/x86_64-linux-gnu/libjemalloc.so.2', package: 'libjemalloc2', why: 'programs that allocate through jemalloc' },
+  {
+    file: '/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4',
+    package: 'libtcmalloc-minimal4',
+    why: 'programs that allocate through tcmalloc',
+  },
+  {
+    file: '/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4',
+    package: 'libgoogle-perftools4',
+    why: 'the same, with code that makes system calls by itself',
+  },
 ];
 
 function isPresent({ command, file }) {

@@ -1,8 +1,7 @@
 /* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** Every C program, under every C library and code model: captured once, restored three times. */
-import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
-import { restore, run, start, killAll, launcher, checkpoint, checkpointAndEnd, runCheckpoint } from './support/program.js';
+import { restore, run, killAll, launcher, checkpoint, checkpointAndEnd, runCheckpoint } from './support/program.js';
 import { cleanUp, executable, firstVariant, lastTick, ordinary, restoreProgram, startProgram, variants } from './support/c-programs.js';
 import { command, makeDirectory, projectFile } from './support/host.js';
 
@@ -119,17 +118,5 @@ describe('terminals', () => {
       expect(restored.stdout).toContain('through the terminal');
       await restored.kill();
     }
-  });
-});
-
-const jemalloc = ['/usr/lib/x86_64-linux-gnu/libjemalloc.so.2', '/usr/lib/libjemalloc.so.2'].find((path) => existsSync(path));
-
-describe('another allocator', () => {
-  it.skipIf(!jemalloc)('threads that allocate through jemalloc', async () => {
-    const scratch = makeDirectory();
-    const target = start(executable('memory_busy', firstVariant()), [scratch], { preload: jemalloc! });
-    await target.output(/^tick 5$/m);
-    const image = await checkpointAndEnd(target);
-    for (let i = 0; i < 3; i++) await (await restoreProgram(image, lastTick(target.stdout))).kill();
   });
 });

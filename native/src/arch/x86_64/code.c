@@ -12,6 +12,7 @@
 #define LEAD_IN 128u
 /* How far a jump that goes between an instruction sequence and its system call may come from. */
 #define JUMP_RANGE 4096u
+#define SHORT_JUMP_RANGE 144u
 #define LOOK_BACK 31u /* bytes before the call */
 
 enum map { MAP_ONE_BYTE, MAP_0F, MAP_0F38, MAP_0F3A };
@@ -136,8 +137,8 @@ static uint64_t zero_bytes(uint64_t word) { return ~(((word & 0x7f7f7f7f7f7f7f7f
 size_t arch_next_call(const uint8_t *code, size_t size, size_t from) {
   size_t at = from;
   for (uint64_t first, second; at + sizeof first < size; at += sizeof first) {
-    copy_bytes(&first, code + at, sizeof first);
-    copy_bytes(&second, code + at + 1, sizeof second);
+    __builtin_memcpy(&first, code + at, sizeof first);
+    __builtin_memcpy(&second, code + at + 1, sizeof second);
     const uint64_t found = zero_bytes(first ^ 0x0f0f0f0f0f0f0f0ful) & zero_bytes(second ^ 0x0505050505050505ul);
     if (found != 0) return at + (size_t)__builtin_ctzl(found) / 8;
   }
@@ -148,25 +149,30 @@ size_t arch_next_call(const uint8_t *code, size_t size, size_t from) {
 
 /* Where instructions begin before `at`: bit k for at - k. All streams agree on these. 0 when `at` is none itself. */
 static uint32_t boundaries(const uint8_t *code, size_t size, size_t at) {
+  uint8_t lengths[LEAD_IN + STREAMS]; /* of what begins so far before `at`; 0: not looked at */
   uint32_t common = ~0u;
+  fill_bytes(lengths, 0, sizeof lengths);
   for (size_t stream = 0; stream < STREAMS; stream++) {
-    size_t position = at > LEAD_IN + stream ? at - LEAD_IN - stream : 0;
+    const size_t lead = LEAD_IN + stream;
+    size_t position = at > lead ? at - lead : 0;
     uint32_t seen = 0;
-    while (position <= at) {
+    while (position < at) {
+      uint8_t *length = &lengths[at - position - 1];
       struct instruction instruction;
+      if (*length == 0) *length = decode(code + position, size - position, &instruction) ? (uint8_t)instruction.length : 1;
       if (at - position <= LOOK_BACK) seen |= 1u << (at - position);
-      position += decode(code + position, size - position, &instruction) ? instruction.length : 1;
+      position += *length;
     }
-    common &= seen;
+    common &= seen | (position == at);
   }
   return (common & 1) != 0 ? common : 0;
 }
 
 /* Where direct jumps go: bit k for at - k. */
-static uint32_t jump_targets(const uint8_t *code, size_t size, size_t at) {
+static uint32_t jump_targets(const uint8_t *code, size_t size, size_t at, size_t range) {
   uint32_t targets = 0;
-  const size_t end = at + JUMP_RANGE < size ? at + JUMP_RANGE : size;
-  for (size_t position = at > JUMP_RANGE ? at - JUMP_RANGE : 0; position < end;) {
+  const size_t end = at + range < size ? at + range : size;
+  for (size_t position = at > range ? at - range : 0; position < end;) {
     struct instruction instruction;
     if (!decode(code + position, size - position, &instruction)) {
       position++;
@@ -251,32 +257,43 @@ static bool is_among_code(const uint8_t *code, size_t size, size_t at, uint32_t 
   return true;
 }
 
+/* The number that is loaded before the call at `at`, with `targets` jumped to; -1 where that cannot be told. */
+static long number_of_call(const uint8_t *code, size_t size, size_t at, uint32_t begins, uint32_t targets) {
+  for (uint32_t k = 1; k <= LOOK_BACK; k++) {
+    struct instruction instruction;
+    long number = -1;
+    if ((begins >> k & 1) == 0) continue;
+    /* What is jumped to behind this instruction is reached without it. */
+    if ((targets & ((1u << k) - 1)) != 0 || !decode(code + at - k, size - (at - k), &instruction) || instruction.jumps) return -1;
+    const enum written written = writes_number(&instruction, code + at - k, &number);
+    if (written != WRITES_OTHER) return written == WRITES_NUMBER ? number : -1;
+  }
+  return -1;
+}
+
+static bool matters(long number) { return number < 0 || number == __NR_madvise || number == __NR_mremap; }
+
+/* How many bytes of whole instructions before `at` a jump can take the place of; 0 for too few. */
+static uint32_t replaceable(const uint8_t *code, size_t size, size_t at, uint32_t begins, uint32_t targets) {
+  for (uint32_t k = 1; k <= LOOK_BACK; k++) {
+    struct instruction instruction;
+    if ((begins >> k & 1) == 0) continue;
+    if ((targets & ((1u << k) - 1)) != 0 || !decode(code + at - k, size - (at - k), &instruction) || !is_movable(&instruction)) return 0;
+    if (k >= JUMP_SIZE) return k;
+  }
+  return 0;
+}
+
 enum arch_call_kind arch_examine_call(const uint8_t *code, size_t size, size_t at, struct arch_call_site *ret) {
   const uint32_t begins = boundaries(code, size, at);
   if (begins == 0 || !is_among_code(code, size, at, begins)) return ARCH_NO_CALL;
-  const uint32_t targets = jump_targets(code, size, at);
-  bool number_known = false, number_sought = true, movable = true;
-  uint32_t before = 0; /* bytes that a jump can take the place of */
-  for (uint32_t k = 1; k <= LOOK_BACK; k++) {
-    if ((begins >> k & 1) == 0) continue;
-    struct instruction instruction;
-    if (!decode(code + at - k, size - (at - k), &instruction)) break;
-    /* What is jumped to behind this instruction can come by without it. */
-    const bool bypassed = (targets & ((1u << k) - 1)) != 0;
-    movable = movable && !bypassed && is_movable(&instruction);
-    if (movable && before < JUMP_SIZE) before = k;
-    if (number_sought) {
-      const enum written written = bypassed || instruction.jumps ? WRITES_UNKNOWN : writes_number(&instruction, code + at - k, &ret->number);
-      number_known = written == WRITES_NUMBER;
-      number_sought = written == WRITES_OTHER;
-    }
-    if (!number_sought && (!movable || before >= JUMP_SIZE)) break;
-  }
-  if (number_known && ret->number != __NR_madvise && ret->number != __NR_mremap) return ARCH_OTHER_CALL;
-  if (!number_known) ret->number = -1;
-  if (before < JUMP_SIZE) return ARCH_FIXED_CALL;
-  ret->length = before;
-  copy_bytes(ret->original, code + at - before, before);
+  /* Most calls are plainly something else: for those the short jumps will do. */
+  if (!matters(number_of_call(code, size, at, begins, jump_targets(code, size, at, SHORT_JUMP_RANGE)))) return ARCH_OTHER_CALL;
+  const uint32_t targets = jump_targets(code, size, at, JUMP_RANGE);
+  ret->number = number_of_call(code, size, at, begins, targets);
+  ret->length = replaceable(code, size, at, begins, targets);
+  if (ret->length == 0) return ARCH_FIXED_CALL;
+  copy_bytes(ret->original, code + at - ret->length, ret->length);
   return ARCH_REDIRECTABLE_CALL;
 }
 
