@@ -759,6 +759,72 @@ export const list = object({
   ),
 });
 
+const microseconds = (description?: string): Schema<number> => integer(`microseconds${description ? `: ${description}` : ''}`);
+
+const checkpointStats = object({
+  freeze_us: microseconds('stopping the threads'),
+  collect_us: microseconds('what there is: threads, memory areas, descriptors'),
+  scan_us: microseconds('which memory is to be stored'),
+  write_us: microseconds(),
+  sync_us: microseconds('until the image was durable'),
+  total_us: microseconds(),
+  paused_us: microseconds('that the threads stood still'),
+  bytes_written: byteCount(),
+  image_bytes: byteCount('size of the image'),
+  content_bytes: byteCount('memory that was stored'),
+  stored_bytes: byteCount('what it takes in the image'),
+  repeated_bytes: byteCount('stored with equal content'),
+  compression: oneOf('none', 'lz4'),
+  ratio: number('content_bytes by stored_bytes'),
+  threads: integer(),
+  memory_areas: integer(),
+  segments: integer(),
+});
+
+const restoreStats = object({
+  metadata_us: microseconds('reading and checking the metadata'),
+  files_us: microseconds('opening and comparing mapped files'),
+  descriptors_us: microseconds('shared memory and descriptors'),
+  memory_us: microseconds(),
+  process_us: microseconds('attributes of the process'),
+  total_us: microseconds('until the threads are started'),
+  direct_bytes: byteCount('mapped from the image'),
+  direct_mappings: integer(),
+  eager_bytes: byteCount('loaded before the program goes on'),
+  eager_reads: integer(),
+  read_bytes: byteCount('of the image, for that'),
+  loaders: integer('threads that loaded'),
+  compression: oneOf('none', 'lz4'),
+  object_bytes: byteCount('of shared memory'),
+  memory_areas: integer(),
+  threads: integer(),
+  descriptors: integer(),
+  deferred_bytes: byteCount('loaded while the program runs'),
+  mode: oneOf('direct', 'concurrent', 'eager'),
+  reason: oneOf(
+    'plain',
+    'concurrent',
+    'compressed',
+    'no-direct-map',
+    'fixed-calls',
+    'not-mappable',
+    'area-limit',
+    'no-concurrent',
+    'verify',
+    'small',
+    'no-dispatch',
+    'nothing-to-map',
+    'nothing-can-wait',
+  ),
+  explanation: string('the reason in words'),
+  faults: nullable(oneOf('userfaultfd', 'userfaultfd-user', 'signals'), 'of mode concurrent: how absent memory is noticed'),
+  faults_reason: nullable(oneOf('load-faults', 'kernel-faults', 'user-faults', 'no-userfaultfd')),
+  faults_explanation: nullable(string('the reason in words')),
+});
+
+/** Of files that commands write beside their output. */
+export const fileSchemas: Record<string, Schema<unknown>> = { 'checkpoint-stats': checkpointStats, 'restore-stats': restoreStats };
+
 /** Of every command with --json. */
 export const schemas: Record<string, Schema<unknown>> = {
   show,

@@ -3,18 +3,24 @@
 
 #define SIZE (64 * PAGE)
 
-static unsigned char *dont_need, *freed, *inner, *shared, *file;
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
+static unsigned char *dont_need, *left, *freed, *inner, *shared, *file;
 
 static void arm(void) {
   fill(dont_need, SIZE, 1);
   fill(freed, SIZE, 2);
   fill(inner, SIZE, 3);
   fill(shared, SIZE, 4);
+  fill(left, SIZE, 6);
 }
 
 static void set_up(void) {
   dont_need = map_memory(SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   freed = map_memory(SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  left = map_memory(SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   inner = map_memory(SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   shared = map_memory(SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
   int fd = SYS(open(scratch_path("release"), O_RDWR | O_CREAT | O_TRUNC, 0600));
@@ -29,7 +35,7 @@ static void set_up(void) {
 }
 
 static void verify(void) {
-  CHECK(is_filled(dont_need, SIZE, 1) && is_filled(freed, SIZE, 2) && is_filled(inner, SIZE, 3) && is_filled(shared, SIZE, 4));
+  CHECK(is_filled(dont_need, SIZE, 1) && is_filled(freed, SIZE, 2) && is_filled(inner, SIZE, 3) && is_filled(shared, SIZE, 4) && is_filled(left, SIZE, 6));
   CHECK(file[0] == 1 && file[SIZE - 1] == 1);
 }
 
@@ -50,6 +56,12 @@ static void after_restore(void) {
   for (size_t i = 0; i < SIZE / PAGE; i++) {
     uint64_t word = ((volatile uint64_t *)freed)[i * PAGE / 8];
     CHECK(word == 0 || word == pattern(2, i * PAGE / 8), "MADV_FREE: page %zu has strange content", i);
+  }
+  CHECK(madvise(inner, SIZE, MADV_REMOVE) == -1 && errno == EINVAL, "MADV_REMOVE is for shared memory");
+  unsigned char *moved = mremap(left, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+  if (moved != MAP_FAILED) { /* Linux 5.7 */
+    CHECK(is_filled(moved, SIZE, 6) && is_zero(left, SIZE), "what MREMAP_DONTUNMAP leaves is not zero");
+    SYS(munmap(moved, SIZE));
   }
   SYS(madvise(shared, SIZE, MADV_DONTNEED));
   CHECK(is_filled(shared, SIZE, 4), "MADV_DONTNEED on shared memory lost its content");

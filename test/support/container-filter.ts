@@ -115,6 +115,26 @@ export function containerFilter(): Buffer {
     }
   }
   program.push([RETURN, 0, 0, refuse]);
+  return encode(program);
+}
+
+/** A filter that lets everything pass but these system calls, or those of them that have this value as an argument. */
+export function refuseCalls(calls: readonly { name: string; argument?: number; value?: number; errno: number }[]): Buffer {
+  const numbers = callNumbers();
+  const program: Instruction[] = calls.flatMap(({ name, argument, value, errno }): Instruction[] => {
+    const test: Instruction[] =
+      argument === undefined
+        ? []
+        : [
+            [LOAD, 0, 0, ARGUMENTS + 8 * argument],
+            [JUMP_EQUAL, 0, 1, value!],
+          ];
+    return [[LOAD, 0, 0, NUMBER], [JUMP_EQUAL, 0, test.length + 1, numbers.get(name)!], ...test, [RETURN, 0, 0, ERRNO | errno]];
+  });
+  return encode([...program, [RETURN, 0, 0, ALLOW]]);
+}
+
+function encode(program: Instruction[]): Buffer {
   const buffer = Buffer.alloc(program.length * 8);
   program.forEach(([code, whenTrue, whenFalse, value], index) => {
     buffer.writeUInt16LE(code, index * 8);

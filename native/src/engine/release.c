@@ -101,7 +101,7 @@ static __attribute__((noinline)) bool search(int fd, uint64_t address, struct fo
 /* madvise(2) with what the program means by it; returns 0 or a negated errno. */
 HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
   loading_ensure(address, size);
-  bool releases = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_DONTNEED_LOCKED_;
+  bool releases = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_DONTNEED_LOCKED_ || advice == MADV_REMOVE;
   if (warp_control.direct_mapped == 0 || !releases || address % PAGE_SIZE != 0 || size == 0) return sys(madvise, address, size, advice);
   uint64_t end = address + round_up(size, PAGE_SIZE);
   long fd = open_file("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
@@ -113,7 +113,9 @@ HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
     uint64_t part_start = area.from_image ? max_u64(area.start, at) : at;
     /* Up to an area of the image, and for anything else, the kernel's answer is the right one. */
     uint64_t part_end = area.from_image ? (part_start > at ? part_start : min_u64(area.end, end)) : min_u64(max_u64(area.end, at + PAGE_SIZE), end);
-    if (area.from_image && part_start == at) {
+    if (area.from_image && part_start == at && advice == MADV_REMOVE) {
+      result = -EINVAL; /* as for any memory that is no file's */
+    } else if (area.from_image && part_start == at) {
       long mapped = sys(mmap, at, part_end - at, area.protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
       result = mapped < 0 ? mapped : 0;
     } else {
@@ -126,15 +128,16 @@ HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
 }
 
 /*
- * mremap(2): memory that grows gets zeros, where a private file mapping would get what follows in the image. Returns the
- * address or a negated errno.
+ * mremap(2): memory that grows, or stays behind with MREMAP_DONTUNMAP, gets zeros, where a private file mapping would show
+ * the image. Returns the address or a negated errno.
  */
 HIDDEN long engine_mremap(uint64_t address, uint64_t old_size, uint64_t size, int flags, uint64_t new_address) {
   struct found_area area = {.from_image = false};
   loading_ensure(address, max_u64(old_size, size));
   if ((flags & MREMAP_FIXED) != 0) loading_ensure(new_address, size);
   uint64_t old_end = round_up(old_size, PAGE_SIZE), end = round_up(size, PAGE_SIZE);
-  if (warp_control.direct_mapped != 0 && end > old_end && old_size > 0) {
+  const bool stays = (flags & MREMAP_DONTUNMAP) != 0;
+  if (warp_control.direct_mapped != 0 && (end > old_end || stays) && old_size > 0) {
     long fd = open_file("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0) return -ENOMEM;
     if (!query((int)fd, address, &area) && !search((int)fd, address, &area)) area.from_image = false;
@@ -142,6 +145,10 @@ HIDDEN long engine_mremap(uint64_t address, uint64_t old_size, uint64_t size, in
   }
   long moved = sys(mremap, address, old_size, size, flags, new_address);
   if (moved < 0 || !area.from_image || area.start > address) return moved;
+  if (stays) {
+    const long emptied = sys(mmap, address, old_end, area.protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    return emptied < 0 ? emptied : moved;
+  }
   long grown = sys(mmap, (uint64_t)moved + old_end, end - old_end, area.protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   return grown < 0 ? grown : moved;
 }

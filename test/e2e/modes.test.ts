@@ -1,0 +1,158 @@
+/** How a restore brings memory back, chosen by itself, and what `--stats` says of it. */
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { spawn, spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { fileSchemas } from '../../src/schemas/index.js';
+import { refuseCalls } from '../support/container-filter.js';
+import { firstVariant, startProgram } from './support/c-programs.js';
+import { makeDirectory, projectFile } from './support/host.js';
+import { Program, checkpointAndEnd, killAll, launcher, run, warpTool } from './support/program.js';
+
+interface RestoreStats {
+  mode: string;
+  reason: string;
+  explanation: string;
+  faults: string | null;
+  faults_reason: string | null;
+  direct_bytes: number;
+  eager_bytes: number;
+  object_bytes: number;
+  deferred_bytes: number;
+}
+
+const check = new Ajv2020({ strict: false }).compile(fileSchemas['restore-stats']!.json);
+let confine: string;
+
+beforeAll(() => {
+  confine = join(makeDirectory(), 'confine');
+  const built = spawnSync('cc', ['-Wall', '-Werror', projectFile('test/support/confine.c'), '-o', confine], { encoding: 'utf8' });
+  if (built.status !== 0) throw new Error(built.stderr);
+});
+afterEach(killAll);
+
+/** System calls that a host may refuse, each with the value of an argument where only some are refused. */
+const refusals = {
+  dispatch: { name: 'prctl', argument: 0, value: 59, errno: 22 },
+  userfaultfd: { name: 'userfaultfd', errno: 1 },
+  // Only the restorer maps a page of a file for reading at no certain place.
+  mapping: { name: 'mmap', argument: 3, value: 2, errno: 19 },
+};
+
+/** Restores an image, with some system calls refused; the program has to go on, and the stats have to follow their schema. */
+async function statsOf(image: string, flags: string[] = [], refused: (keyof typeof refusals)[] = []): Promise<RestoreStats> {
+  const directory = makeDirectory();
+  const stats = join(directory, 'stats.json');
+  const filter = join(directory, 'filter');
+  writeFileSync(filter, refuseCalls(refused.map((name) => refusals[name])));
+  const restored = run(launcher(), ['', confine, filter, projectFile('native/build/warp-restore'), image, '--stats', stats, ...flags]);
+  await restored.goesOn();
+  expect(restored.stdout).not.toContain('FAIL');
+  await restored.kill();
+  const document = JSON.parse(readFileSync(stats, 'utf8')) as RestoreStats;
+  check(document);
+  expect(check.errors).toBeNull();
+  return document;
+}
+
+async function imageOf(program: string, flags: string[] = [], environment: Record<string, string> = {}): Promise<string> {
+  const { target } = await startProgram(program, firstVariant(), { environment });
+  return checkpointAndEnd(target, flags);
+}
+
+describe('an image that is stored as it is', () => {
+  let image: string;
+  beforeAll(async () => void (image = await imageOf('memory_large', [], { WARP_TEST_MEBIBYTES: '16' })));
+
+  it('is mapped', async () => {
+    const stats = await statsOf(image);
+    expect(stats).toMatchObject({ mode: 'direct', reason: 'plain', faults: null, faults_reason: null, deferred_bytes: 0 });
+    expect(stats.direct_bytes).toBeGreaterThanOrEqual(16 << 20);
+  });
+
+  it('is read where that is asked for', async () => {
+    const stats = await statsOf(image, ['--no-direct-map']);
+    expect(stats).toMatchObject({ mode: 'eager', reason: 'no-direct-map', direct_bytes: 0, deferred_bytes: 0 });
+    expect(stats.eager_bytes).toBeGreaterThanOrEqual(16 << 20);
+  });
+
+  it('is loaded while the program runs where that is asked for, or its file system cannot map it', async () => {
+    expect(await statsOf(image, ['--concurrent'])).toMatchObject({ mode: 'concurrent', reason: 'concurrent', direct_bytes: 0 });
+    expect(await statsOf(image, [], ['mapping'])).toMatchObject({ mode: 'concurrent', reason: 'not-mappable', direct_bytes: 0 });
+    expect(await statsOf(image, ['--no-concurrent'], ['mapping'])).toMatchObject({ mode: 'eager', reason: 'no-concurrent' });
+  });
+
+  it('is read before the program goes on where the kernel cannot hold up system calls', async () => {
+    expect(await statsOf(image, [], ['mapping', 'dispatch'])).toMatchObject({ mode: 'eager', reason: 'no-dispatch' });
+  });
+});
+
+describe('a compressed image', () => {
+  let image: string;
+  beforeAll(async () => void (image = await imageOf('memory_large', ['--compression', 'lz4'], { WARP_TEST_MEBIBYTES: '16' })));
+
+  it('is loaded while the program runs, or before', async () => {
+    const stats = await statsOf(image);
+    expect(stats).toMatchObject({ mode: 'concurrent', reason: 'compressed', direct_bytes: 0 });
+    expect(stats.deferred_bytes).toBeGreaterThan(8 << 20);
+    expect(await statsOf(image, ['--no-concurrent'])).toMatchObject({ mode: 'eager', reason: 'no-concurrent', faults: null });
+    expect(await statsOf(image, ['--verify'])).toMatchObject({ mode: 'eager', reason: 'verify' });
+    expect(await statsOf(image, [], ['dispatch'])).toMatchObject({ mode: 'eager', reason: 'no-dispatch', deferred_bytes: 0 });
+  });
+
+  it('has absent memory noticed in the way that the host allows', async () => {
+    const everybody = readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8').trim() === '1';
+    expect(await statsOf(image)).toMatchObject(
+      everybody ? { faults: 'userfaultfd', faults_reason: 'kernel-faults' } : { faults: 'userfaultfd-user', faults_reason: 'user-faults' },
+    );
+    expect(await statsOf(image, [], ['userfaultfd'])).toMatchObject({ faults: 'signals', faults_reason: 'no-userfaultfd' });
+    expect(await statsOf(image, ['--load-faults', 'signals'])).toMatchObject({ faults: 'signals', faults_reason: 'load-faults' });
+  });
+
+  it('of few bytes is loaded before the program goes on', async () => {
+    const small = await imageOf('process_identity', ['--compression', 'lz4']);
+    expect(await statsOf(small)).toMatchObject({ mode: 'eager', reason: 'small' });
+  });
+});
+
+it('an image of shared memory and small pieces has nothing to map, and nothing that can wait', async () => {
+  const image = await imageOf('memory_shared');
+  const stats = await statsOf(image);
+  expect(stats).toMatchObject({ mode: 'eager', reason: 'nothing-to-map', direct_bytes: 0, deferred_bytes: 0 });
+  expect(stats.object_bytes).toBeGreaterThan(0);
+  expect(await statsOf(image, ['--concurrent'])).toMatchObject({ mode: 'eager', reason: 'nothing-can-wait', deferred_bytes: 0 });
+});
+
+it('an image of a program whose system calls cannot be redirected is not mapped', async () => {
+  expect(await statsOf(await imageOf('memory_release_fixed'))).toMatchObject({ mode: 'eager', reason: 'small', direct_bytes: 0 });
+});
+
+it('an image that might need too many memory areas is not mapped', async ({ skip }) => {
+  const image = await imageOf('memory_large', [], { WARP_TEST_MEBIBYTES: '16' });
+  const [limit, stats] = [join(makeDirectory(), 'limit'), join(makeDirectory(), 'stats.json')];
+  writeFileSync(limit, '100\n');
+  // Another value for this one process: in a mount namespace of its own.
+  const script =
+    'mount --bind "$1" /proc/sys/vm/max_map_count || exit 77; shift; exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"';
+  const command = [launcher(), '', projectFile('native/build/warp-restore'), image, '--stats', stats];
+  const restored = new Program(
+    spawn('unshare', ['--mount', 'sh', '-c', script, 'sh', limit, ...command], { stdio: ['ignore', 'pipe', 'pipe'] }),
+  );
+  const refused = await Promise.race([
+    restored.ended,
+    restored.output(/^tick \d+$/m).then(
+      () => undefined,
+      () => restored.ended,
+    ),
+  ]);
+  if (refused) skip(`no mount namespace here: ${restored.stderr}`);
+  await restored.kill();
+  expect(JSON.parse(readFileSync(stats, 'utf8'))).toMatchObject({ mode: 'concurrent', reason: 'area-limit' });
+});
+
+it('warp-tool prints the schema of what --stats writes', async () => {
+  const printed = warpTool(['schema', 'restore-stats']);
+  expect(await printed.ended).toEqual({ code: 0, signal: null });
+  expect(JSON.parse(printed.stdout)).toMatchObject({ title: 'warp-tool restore --stats', ...fileSchemas['restore-stats']!.json });
+});
