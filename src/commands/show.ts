@@ -358,24 +358,12 @@ function contentOf(image: Image): Document['content'] {
   const { outermost } = image;
   if (!outermost.ours) return null;
   const { chunks } = outermost;
-  let packed = 0;
-  let encrypted = false;
-  let inParent = 0;
-  const codecs = new Set<number>();
-  for (let chunk = 0; chunk < chunks.length; chunk++) {
-    if (chunks.isInParent(chunk)) {
-      inParent++;
-      continue;
-    }
-    packed += chunks.storedSize(chunk);
-    codecs.add(chunks.codec(chunk));
-    encrypted ||= chunks.isEncrypted(chunk);
-  }
+  const { packed, encrypted, inParent, codecs } = chunks.summary();
   return {
     size: byteCountOf(outermost.anchor!.content_size),
     chunks: chunks.length,
     packed: byteCountOf(BigInt(packed)),
-    codecs: [...codecs].map((codec) => nameOf(names.codec, codec)),
+    codecs: codecs.map((codec) => nameOf(names.codec, codec)),
     encrypted,
     in_parent: inParent,
     optimisation: image.sealed ? null : optimisationJson(image),

@@ -4,31 +4,42 @@ import type { Table } from './table.js';
 
 const { fields } = projectNotes.chunks;
 const layout = layoutOf(fields);
-const at = (name: keyof typeof fields): number => layout.places.find((place) => place.name === name)!.offset;
-const CONTENT_OFFSET = at('content_offset');
-const FILE_OFFSET = at('file_offset');
-const CONTENT_SIZE = at('content_size');
-const STORED_SIZE = at('stored_size');
-const CONTENT_HASH = at('content_hash');
-const STORED_HASH = at('stored_hash');
-const FLAGS = at('flags');
+/** Where a field is in a record, in words of 4 bytes. */
+const wordOf = (name: keyof typeof fields): number => layout.places.find((place) => place.name === name)!.offset / 4;
+const CONTENT_OFFSET = wordOf('content_offset');
+const FILE_OFFSET = wordOf('file_offset');
+const CONTENT_SIZE = wordOf('content_size');
+const STORED_SIZE = wordOf('stored_size');
+const CONTENT_HASH = wordOf('content_hash');
+const STORED_HASH = wordOf('stored_hash');
+const FLAGS = wordOf('flags');
 
 /** Bytes of one record. */
 export const CHUNK_RECORD_SIZE = layout.size;
+const WORDS = CHUNK_RECORD_SIZE / 4;
 
 /**
- * The records of the note `chunks` as they stand in memory: an index can have hundreds of thousands, so none of them becomes an object. Offsets
- * are numbers; a damaged one past 2^53 is rounded, and lies behind the end of every file.
+ * The records of the note `chunks` as they stand in memory: an index can have hundreds of thousands, so none of them becomes an object, and they are
+ * read as an array of numbers. Offsets are numbers; a damaged one past 2^53 is rounded, and lies behind the end of every file.
  */
 export class ChunkIndex {
   readonly length: number;
+  /** As native/include/warp_image.h has them, at a multiple of 8; shared with what was given where that is so already. */
+  readonly records: Buffer;
+  private readonly words: Uint32Array;
 
   /** Of records without anything else around them. */
-  constructor(
-    readonly records: Buffer,
-    private readonly recordSize = CHUNK_RECORD_SIZE,
-  ) {
+  constructor(records: Buffer, recordSize = CHUNK_RECORD_SIZE) {
     this.length = Math.floor(records.length / recordSize);
+    this.records = recordSize === CHUNK_RECORD_SIZE && records.byteOffset % 8 === 0 ? records : this.copyOf(records, recordSize);
+    this.words = new Uint32Array(this.records.buffer, this.records.byteOffset, this.length * WORDS);
+  }
+
+  private copyOf(records: Buffer, recordSize: number): Buffer {
+    const copy = Buffer.alloc(this.length * CHUNK_RECORD_SIZE);
+    for (let index = 0; index < this.length; index++)
+      records.copy(copy, index * CHUNK_RECORD_SIZE, index * recordSize, index * recordSize + CHUNK_RECORD_SIZE);
+    return copy;
   }
 
   static of(table: Table<typeof fields>, file: string): ChunkIndex {
@@ -44,11 +55,12 @@ export class ChunkIndex {
     const list = [...pieces];
     // Not from Node.js's pool of small buffers: native code wants it aligned.
     const records = Buffer.alloc(list.length * CHUNK_RECORD_SIZE);
-    for (const [index, [offset, size]] of list.entries()) {
-      records.writeBigUInt64LE(BigInt(offset), index * CHUNK_RECORD_SIZE + CONTENT_OFFSET);
-      records.writeUInt32LE(size, index * CHUNK_RECORD_SIZE + CONTENT_SIZE);
+    const index = new ChunkIndex(records);
+    for (const [chunk, [offset, size]] of list.entries()) {
+      index.setU64(chunk, CONTENT_OFFSET, BigInt(offset));
+      index.words[chunk * WORDS + CONTENT_SIZE] = size;
     }
-    return new ChunkIndex(records);
+    return index;
   }
 
   contentOffset(index: number): number {
@@ -56,7 +68,7 @@ export class ChunkIndex {
   }
 
   contentSize(index: number): number {
-    return this.records.readUInt32LE(index * this.recordSize + CONTENT_SIZE);
+    return this.words[index * WORDS + CONTENT_SIZE]!;
   }
 
   contentEnd(index: number): number {
@@ -68,19 +80,19 @@ export class ChunkIndex {
   }
 
   storedSize(index: number): number {
-    return this.records.readUInt32LE(index * this.recordSize + STORED_SIZE);
+    return this.words[index * WORDS + STORED_SIZE]!;
   }
 
   contentHash(index: number): bigint {
-    return this.records.readBigUInt64LE(index * this.recordSize + CONTENT_HASH);
+    return this.records.readBigUInt64LE(index * CHUNK_RECORD_SIZE + CONTENT_HASH * 4);
   }
 
   storedHash(index: number): bigint {
-    return this.records.readBigUInt64LE(index * this.recordSize + STORED_HASH);
+    return this.records.readBigUInt64LE(index * CHUNK_RECORD_SIZE + STORED_HASH * 4);
   }
 
   flags(index: number): number {
-    return this.records.readUInt32LE(index * this.recordSize + FLAGS);
+    return this.words[index * WORDS + FLAGS]!;
   }
 
   codec(index: number): number {
@@ -95,14 +107,48 @@ export class ChunkIndex {
     return (this.flags(index) & CHUNK_IN_PARENT) !== 0;
   }
 
+  /** How the content is stored: bytes in the file, codecs in the order in which they come, chunks whose content the parent has. */
+  summary(): { packed: number; codecs: number[]; encrypted: boolean; inParent: number } {
+    const { words } = this;
+    const kinds = new Set<number>();
+    let packed = 0;
+    let inParent = 0;
+    let last = -1;
+    for (let at = 0; at < words.length; at += WORDS) {
+      const flags = words[at + FLAGS]!;
+      if ((flags & CHUNK_IN_PARENT) !== 0) inParent++;
+      else {
+        packed += words[at + STORED_SIZE]!;
+        if (flags !== last) kinds.add((last = flags));
+      }
+    }
+    const codecs = new Set([...kinds].map((flags) => flags & CHUNK_CODEC_MASK));
+    return { packed, codecs: [...codecs], encrypted: [...kinds].some((flags) => (flags & CHUNK_ENCRYPTED) !== 0), inParent };
+  }
+
+  /** Bytes in the file for the content from `offset` up to `end`; a chunk that only begins or ends in it counts by the length that it has there. */
+  storedBytes(offset: number, end: number): number {
+    const { words } = this;
+    const found = this.find(offset);
+    let total = 0;
+    for (let chunk = found < 0 ? ~found : found, at = chunk * WORDS; at < words.length; chunk++, at += WORDS) {
+      const start = words[at + CONTENT_OFFSET]! + words[at + CONTENT_OFFSET + 1]! * 2 ** 32;
+      if (start >= end) break;
+      if ((words[at + FLAGS]! & CHUNK_IN_PARENT) !== 0) continue;
+      const size = words[at + CONTENT_SIZE]!;
+      const inside = Math.min(start + size, end) - Math.max(start, offset);
+      total += inside === size ? words[at + STORED_SIZE]! : (inside * words[at + STORED_SIZE]!) / size;
+    }
+    return Math.round(total);
+  }
+
   /** Where the bytes of a chunk are, and what they are. `records` must be this index's own. */
   setStored(index: number, stored: { fileOffset: number; size: number; contentHash: bigint; storedHash: bigint; flags: number }): void {
-    const record = index * this.recordSize;
-    this.records.writeBigUInt64LE(BigInt(stored.fileOffset), record + FILE_OFFSET);
-    this.records.writeUInt32LE(stored.size, record + STORED_SIZE);
-    this.records.writeBigUInt64LE(stored.contentHash, record + CONTENT_HASH);
-    this.records.writeBigUInt64LE(stored.storedHash, record + STORED_HASH);
-    this.records.writeUInt32LE(stored.flags, record + FLAGS);
+    this.setU64(index, FILE_OFFSET, BigInt(stored.fileOffset));
+    this.words[index * WORDS + STORED_SIZE] = stored.size;
+    this.setU64(index, CONTENT_HASH, stored.contentHash);
+    this.setU64(index, STORED_HASH, stored.storedHash);
+    this.words[index * WORDS + FLAGS] = stored.flags;
   }
 
   /** The chunk that holds a content offset; where none does, the bitwise complement of the first chunk behind it. */
@@ -124,19 +170,12 @@ export class ChunkIndex {
     return total;
   }
 
-  /** The records as native/include/warp_image.h has them, on an address that a processor likes; shared with this index where it is one of its own. */
-  alignedRecords(): Buffer {
-    if (this.recordSize === CHUNK_RECORD_SIZE && this.records.byteOffset % 8 === 0) return this.records;
-    const records = Buffer.alloc(this.length * CHUNK_RECORD_SIZE);
-    for (let index = 0; index < this.length; index++) {
-      const from = index * this.recordSize;
-      this.records.copy(records, index * CHUNK_RECORD_SIZE, from, from + CHUNK_RECORD_SIZE);
-    }
-    return records;
+  private u64(index: number, field: number): number {
+    const place = index * WORDS + field;
+    return this.words[place]! + this.words[place + 1]! * 2 ** 32;
   }
 
-  private u64(index: number, field: number): number {
-    const place = index * this.recordSize + field;
-    return this.records.readUInt32LE(place) + this.records.readUInt32LE(place + 4) * 2 ** 32;
+  private setU64(index: number, field: number, value: bigint): void {
+    this.records.writeBigUInt64LE(value, index * CHUNK_RECORD_SIZE + field * 4);
   }
 }

@@ -28,7 +28,7 @@ import {
   type NoteRecord,
   type RecordOf,
 } from './schema.js';
-import { EM_X86_64, ET_CORE, PT_WARP_CHUNKED, readHeader, readSegments, type ElfHeader, type Segment } from './segments.js';
+import { EM_X86_64, ET_CORE, PT_NOTE, PT_WARP_CHUNKED, readHeader, SegmentTable, type ElfHeader, type Segment } from './segments.js';
 import { BufferSource, openSource, type ByteSource } from './source.js';
 import { decodeRecord, Table } from './table.js';
 import { buildVmas, findVma, type Vma } from './vmas.js';
@@ -81,7 +81,7 @@ export class Image {
     readonly header: ElfHeader,
     /** Absent in foreign core files. */
     readonly anchor: Anchor | null,
-    readonly segments: readonly Segment[],
+    private readonly segmentTable: SegmentTable,
     readonly notes: readonly Note[],
     /** The image that this one was in: the compressed one around a core file of another writer. */
     readonly container: Image | null,
@@ -89,7 +89,7 @@ export class Image {
     this.memory = new Memory(
       source,
       () => this.content,
-      segments,
+      segmentTable,
       (address) => this.vmaAt(address)?.absence === 'zero',
     );
     this.checkVersions();
@@ -98,7 +98,7 @@ export class Image {
       this.warnings.push(`${some} others, or cannot be where the table says: see \`warp-tool validate\``);
     }
     // The kernel's limit is kernel.core_file_note_size_limit, 4 MiB by default, of which it reckons 64 bytes for an area.
-    if (!anchor && segments.length > 60_000 && !notes.some((note) => kernelNoteKey(note) === 'file')) {
+    if (!anchor && segmentTable.length > 60_000 && !notes.some((note) => kernelNoteKey(note) === 'file')) {
       this.warnings.push(
         'the core has no list of mapped files (NT_FILE), so files and symbols are unknown: the kernel leaves it out where it would be large; raise kernel.core_file_note_size_limit before the next dump',
       );
@@ -172,12 +172,17 @@ export class Image {
       );
     }
     const anchor = await readAnchor(source, header);
-    const segments = await readSegments(source, header);
-    return new Image(source, header, anchor, segments, await readNotes(source, segments), container);
+    const segments = await SegmentTable.read(source, header);
+    return new Image(source, header, anchor, segments, await readNotes(source, segments.ofType(PT_NOTE)), container);
   }
 
   async close(): Promise<void> {
     await this.source.close();
+  }
+
+  /** The program headers, in file order. */
+  get segments(): readonly Segment[] {
+    return this.segmentTable.all();
   }
 
   /** False for core files of the kernel, of gcore and of others. */
@@ -245,7 +250,7 @@ export class Image {
   get content(): ByteSource {
     if (!this.cachedContent) {
       const flagged = this.ours && (this.anchor!.flags & (IMAGE_COMPRESSED | IMAGE_DELTA | IMAGE_FOREIGN)) !== 0;
-      const packed = flagged || (this.ours && this.segments.some(({ type }) => type === PT_WARP_CHUNKED));
+      const packed = flagged || (this.ours && this.segmentTable.has(PT_WARP_CHUNKED));
       if (packed) {
         this.cachedContent = new ContentSource(this.source, this.chunks, this.anchor!.content_size, (chunk) => this.addressOfChunk(chunk));
       } else {

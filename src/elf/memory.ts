@@ -1,5 +1,5 @@
 import { Failure, ImageError } from '../failure.js';
-import { PT_LOAD, PT_WARP_CHUNKED, type Segment } from './segments.js';
+import { PT_LOAD, PT_WARP_CHUNKED, memoryColumns, type MemoryColumns, type Segment, type SegmentTable } from './segments.js';
 import type { ByteSource } from './source.js';
 import { hex } from '../hex.js';
 
@@ -11,24 +11,45 @@ export const ADDRESS_END = 1n << 64n;
 
 /** The memory of an image by address: content is read from the source when it is asked for, never before. */
 export class Memory {
-  /** PT_LOAD and PT_WARP_CHUNKED by ascending address. No two overlap, and none has more bytes in the file than in memory. */
-  readonly segments: readonly Segment[];
-  /** How many segments had to be cut or left out for that. */
-  readonly cut: number;
+  /** Null where segments have to be sorted or cut. */
+  private readonly inOrder: MemoryColumns | null;
+  private list: readonly Segment[] | undefined;
   private byOffset: Segment[] | undefined;
 
   /** `content`: what chunked segments lie in. `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
   constructor(
     private readonly source: ByteSource,
     private readonly content: () => ByteSource,
-    segments: readonly Segment[],
+    private readonly table: SegmentTable,
     private readonly zeroFilled: (address: bigint) => boolean,
   ) {
-    const memory = segments.filter((segment) => (segment.type === PT_LOAD || segment.type === PT_WARP_CHUNKED) && segment.memorySize > 0n);
-    const ascending = memory.every((segment, index) => index === 0 || memory[index - 1]!.address <= segment.address);
-    const sorted = ascending ? memory : memory.toSorted((a, b) => (a.address < b.address ? -1 : 1));
-    this.segments = disjoint(sorted);
-    this.cut = sorted.length - this.segments.filter((segment) => segment === segments[segment.index]).length;
+    this.inOrder = table.memory();
+  }
+
+  /** PT_LOAD and PT_WARP_CHUNKED by ascending address. No two overlap, and none has more bytes in the file than in memory. */
+  get segments(): readonly Segment[] {
+    this.list ??= this.inOrder ? memorySegments(this.table) : disjoint(sorted(memorySegments(this.table)));
+    return this.list;
+  }
+
+  /** The same in numbers, for passes over all of it; only where a segment had to be cut can they be rounded. */
+  get columns(): MemoryColumns {
+    if (this.inOrder) return this.inOrder;
+    const columns = memoryColumns(this.segments.length);
+    for (const [index, segment] of this.segments.entries()) {
+      columns.starts[index] = Number(segment.address);
+      columns.storedEnds[index] = Number(segment.address + this.storedSize(segment));
+      columns.ends[index] = Number(segment.address + segment.memorySize);
+      columns.offsets[index] = Number(segment.offset);
+    }
+    return columns;
+  }
+
+  /** How many segments had to be cut or left out for that. */
+  get cut(): number {
+    if (this.inOrder) return 0;
+    const all = this.table.all();
+    return memorySegments(this.table).length - this.segments.filter((segment) => segment === all[segment.index]).length;
   }
 
   /** The segment that covers `address`. */
@@ -134,6 +155,14 @@ export class Memory {
 }
 
 const DAMAGED = 'the image is damaged: see `warp-tool validate`';
+
+function memorySegments(table: SegmentTable): Segment[] {
+  return table.all().filter(({ type, memorySize }) => (type === PT_LOAD || type === PT_WARP_CHUNKED) && memorySize > 0n);
+}
+
+function sorted(segments: readonly Segment[]): Segment[] {
+  return segments.toSorted((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : 0));
+}
 
 /** Of segments that overlap, the one that starts first has the memory; `segments` ascend. */
 function disjoint(segments: readonly Segment[]): Segment[] {

@@ -28,7 +28,7 @@ interface SymbolTable {
 }
 
 interface Module {
-  segments: Segment[];
+  segments: readonly Segment[];
   symbols: SymbolTable | null;
 }
 

@@ -89,36 +89,150 @@ export async function readHeader(source: ByteSource): Promise<ElfHeader> {
   };
 }
 
-/** All program headers, in file order. */
-export async function readSegments(source: ByteSource, header: ElfHeader): Promise<Segment[]> {
-  const raw = await source.read(0n, HEADER_SIZE);
-  const segments: Segment[] = [];
-  // elfy takes e_phnum as it stands, so a table of any length goes through it in pieces that fit below PN_XNUM.
-  const step = PN_XNUM - 1;
-  for (let first = 0; first < header.phnum; first += step) {
-    const length = Math.min(step, header.phnum - first);
-    const table = await source.read(header.phoff + BigInt(first * ENTRY_SIZE), length * ENTRY_SIZE);
-    const programs = elfy.parse(forElfy(raw, table)).body.programs;
-    for (let index = 0; index < length; index++) {
-      const at = index * ENTRY_SIZE;
-      const type = table.readUInt32LE(at);
-      const { type: name, flags } = programs[index]!;
-      segments.push({
-        index: first + index,
-        type,
-        typeName: name ?? NAMES_OF_OUR_TYPES[type] ?? `0x${type.toString(16)}`,
-        readable: flags['r'] === true,
-        writable: flags['w'] === true,
-        executable: flags['x'] === true,
-        offset: table.readBigUInt64LE(at + 8),
-        address: table.readBigUInt64LE(at + 16),
-        fileSize: table.readBigUInt64LE(at + 32),
-        memorySize: table.readBigUInt64LE(at + 40),
-        align: table.readBigUInt64LE(at + 48),
-      });
-    }
+/** Of a table that a machine can have: 19 million entries. */
+const LARGEST_TABLE = 1 << 30;
+const ENTRY_WORDS = ENTRY_SIZE / 8;
+
+/** Segments of memory by ascending address: bytes, and offsets of their content. */
+export interface MemoryColumns {
+  length: number;
+  starts: Float64Array;
+  /** Where what is stored ends; as `starts` where nothing is. */
+  storedEnds: Float64Array;
+  ends: Float64Array;
+  offsets: Float64Array;
+}
+
+/** Room for so many segments. */
+export function memoryColumns(length: number): MemoryColumns {
+  const column = (): Float64Array => new Float64Array(length);
+  return { length, starts: column(), storedEnds: column(), ends: column(), offsets: column() };
+}
+
+/** The program headers of a file as they stand in it. Sparse images have thousands, so an entry becomes a Segment only when it is asked for. */
+export class SegmentTable {
+  readonly length: number;
+  /** Entries in words of 8 bytes; of each, the first is its type and, in the upper half, its flags. */
+  private readonly words: BigUint64Array;
+  private readonly halves: Uint32Array;
+  private readonly named = new Map<number, Pick<Segment, 'typeName' | 'readable' | 'writable' | 'executable'>>();
+  private list: Segment[] | undefined;
+
+  private constructor(
+    private readonly header: Buffer,
+    entries: Buffer,
+  ) {
+    const aligned = entries.byteOffset % 8 === 0 ? entries : Buffer.from(new Uint8Array(entries).buffer);
+    this.length = aligned.length / ENTRY_SIZE;
+    this.words = new BigUint64Array(aligned.buffer, aligned.byteOffset, this.length * ENTRY_WORDS);
+    this.halves = new Uint32Array(aligned.buffer, aligned.byteOffset, this.length * ENTRY_WORDS * 2);
   }
-  return segments;
+
+  static async read(source: ByteSource, { phoff, phnum }: ElfHeader): Promise<SegmentTable> {
+    const size = phnum * ENTRY_SIZE;
+    if (size > LARGEST_TABLE)
+      throw new ImageError(source.name, phoff, `a table of ${phnum} program headers is too large`, 'the header is damaged');
+    return new SegmentTable(await source.read(0n, HEADER_SIZE), await source.read(phoff, size));
+  }
+
+  type(index: number): number {
+    return this.halves[index * ENTRY_WORDS * 2]!;
+  }
+
+  /**
+   * The segments of memory in numbers, for passes over all of it; null where they do not ascend, overlap, have more in the file than in memory, or
+   * have numbers that would be rounded. Each step is plain arithmetic on arrays: this runs before the compiler has warmed up.
+   */
+  memory(): MemoryColumns | null {
+    const { halves, length } = this;
+    const columns = memoryColumns(length);
+    const { starts, storedEnds, ends, offsets } = columns;
+    let last = 0;
+    let count = 0;
+    for (let index = 0, at = 0; index < length; index++, at += ENTRY_WORDS * 2) {
+      const type = halves[at]!;
+      if (type !== PT_LOAD && type !== PT_WARP_CHUNKED) continue;
+      const size = halves[at + 10]! + halves[at + 11]! * 2 ** 32;
+      if (size === 0) continue;
+      const start = halves[at + 4]! + halves[at + 5]! * 2 ** 32;
+      const fileSize = halves[at + 8]! + halves[at + 9]! * 2 ** 32;
+      const end = start + size;
+      if (start < last || fileSize > size || end > 2 ** 64) return null;
+      // Multiples of a page are exact as doubles, up to the last address.
+      if (end > Number.MAX_SAFE_INTEGER && ((halves[at + 4]! | halves[at + 8]! | halves[at + 10]!) & 4095) !== 0) return null;
+      if (halves[at + 3]! >= 2 ** 21) return null;
+      starts[count] = start;
+      storedEnds[count] = start + (type === PT_LOAD ? fileSize : size);
+      ends[count] = end;
+      offsets[count] = halves[at + 2]! + halves[at + 3]! * 2 ** 32;
+      last = end;
+      count++;
+    }
+    columns.length = count;
+    return columns;
+  }
+
+  /** All segments, in file order. */
+  all(): readonly Segment[] {
+    this.list ??= Array.from({ length: this.length }, (_, index) => this.segment(index));
+    return this.list;
+  }
+
+  has(type: number): boolean {
+    for (let index = 0; index < this.length; index++) if (this.type(index) === type) return true;
+    return false;
+  }
+
+  /** Segments of one type, in file order. */
+  ofType(type: number): Segment[] {
+    const found: Segment[] = [];
+    for (let index = 0; index < this.length; index++) if (this.type(index) === type) found.push(this.list?.[index] ?? this.segment(index));
+    return found;
+  }
+
+  private segment(index: number): Segment {
+    const type = this.type(index);
+    const at = index * ENTRY_WORDS;
+    const { typeName, readable, writable, executable } = this.namesOf(type, this.halves[at * 2 + 1]!);
+    return {
+      index,
+      type,
+      typeName,
+      readable,
+      writable,
+      executable,
+      offset: this.words[at + 1]!,
+      address: this.words[at + 2]!,
+      fileSize: this.words[at + 4]!,
+      memorySize: this.words[at + 5]!,
+      align: this.words[at + 6]!,
+    };
+  }
+
+  /** What elfy says of a type and flags: asked once for each kind of entry. */
+  private namesOf(type: number, flags: number): Pick<Segment, 'typeName' | 'readable' | 'writable' | 'executable'> {
+    const key = type * 8 + (flags & 7);
+    let found = this.named.get(key);
+    if (!found) {
+      const entry = Buffer.alloc(ENTRY_SIZE);
+      entry.writeUInt32LE(type, 0);
+      entry.writeUInt32LE(flags & 7, 4);
+      const { type: name, flags: set } = elfy.parse(forElfy(this.header, entry)).body.programs[0]!;
+      found = {
+        typeName: name ?? NAMES_OF_OUR_TYPES[type] ?? `0x${type.toString(16)}`,
+        readable: set['r'] === true,
+        writable: set['w'] === true,
+        executable: set['x'] === true,
+      };
+      this.named.set(key, found);
+    }
+    return found;
+  }
+}
+
+/** All program headers, in file order. */
+export async function readSegments(source: ByteSource, header: ElfHeader): Promise<readonly Segment[]> {
+  return (await SegmentTable.read(source, header)).all();
 }
 
 /**

@@ -1,6 +1,5 @@
 import type { Image } from './image.js';
 import { ADDRESS_END, max, min } from './memory.js';
-import type { ChunkIndex } from './chunk-index.js';
 import { bitNames, nameOf, names, NONE } from './schema.js';
 import type { Segment } from './segments.js';
 
@@ -191,22 +190,37 @@ function foreignAreas(image: Image): Areas {
   return { vmas: unlisted.length > 0 ? vmas.toSorted((a, b) => (a.start < b.start ? -1 : 1)) : vmas, recorded: null };
 }
 
+/**
+ * What the image holds of each area. In numbers, not bigint: there can be tens of thousands of segments, and all of these are multiples of a page or
+ * small, so that nothing is rounded.
+ */
 function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): void {
-  const segments = image.memory.segments;
+  const { length, starts, storedEnds, ends, offsets } = image.memory.columns;
   const { packing } = image;
-  const packed = (offset: bigint, length: bigint): bigint =>
-    packing ? BigInt(packedSize(packing, Number(offset), Number(length))) : length;
   let next = 0;
   for (const [at, vma] of vmas.entries()) {
-    while (next < segments.length && segments[next]!.address + segments[next]!.memorySize <= vma.start) next++;
-    for (let index = next; index < segments.length && segments[index]!.address < vma.end; index++) {
-      const segment = segments[index]!;
-      const from = max(segment.address, vma.start);
-      const to = min(segment.address + image.memory.storedSize(segment), vma.end);
-      if (to <= from) continue;
-      vma.stored += to - from;
-      vma.packed += packed(segment.offset + (from - segment.address), to - from);
+    const [start, end] = [Number(vma.start), Number(vma.end)];
+    let stored = 0;
+    let inFile = 0;
+    // Content of one piece: what is adjacent in memory or has zeros between it mostly is.
+    let contentStart = 0;
+    let contentEnd = 0;
+    while (next < length && ends[next]! <= start) next++;
+    for (let index = next; index < length && starts[index]! < end; index++) {
+      const from = Math.max(starts[index]!, start);
+      const size = Math.min(storedEnds[index]!, end) - from;
+      if (size <= 0) continue;
+      stored += size;
+      const offset = offsets[index]! + (from - starts[index]!);
+      if (offset !== contentEnd) {
+        if (packing) inFile += packing.storedBytes(contentStart, contentEnd);
+        contentStart = offset;
+      }
+      contentEnd = offset + size;
     }
+    inFile = packing ? inFile + packing.storedBytes(contentStart, contentEnd) : stored;
+    vma.stored = min(BigInt(stored), vma.end - vma.start);
+    vma.packed = BigInt(inFile);
     const limit = recorded?.[at] ?? vma.stored;
     if (limit < vma.stored) {
       vma.stored = limit;
@@ -217,20 +231,6 @@ function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): voi
     else if (vma.absence === 'file') vma.fromFile = rest;
     else vma.absent = rest;
   }
-}
-
-/** Bytes in the file for a stretch of the content space; a chunk that serves several areas is divided by length. */
-function packedSize(chunks: ChunkIndex, offset: number, length: number): number {
-  let total = 0;
-  const first = chunks.find(offset);
-  for (let chunk = first < 0 ? ~first : first; chunk < chunks.length; chunk++) {
-    const start = chunks.contentOffset(chunk);
-    if (start >= offset + length) break;
-    const size = chunks.contentSize(chunk);
-    const overlap = Math.min(start + size, offset + length) - Math.max(start, offset);
-    if (!chunks.isInParent(chunk) && size > 0) total += (overlap * chunks.storedSize(chunk)) / size;
-  }
-  return Math.round(total);
 }
 
 function markStacks(vmas: Vma[], image: Image): void {

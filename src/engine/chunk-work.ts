@@ -95,7 +95,7 @@ async function withProgress<T>(
   signal?.addEventListener('abort', cancel);
   const timer = setInterval(() => progress(Number(state.readBigUInt64LE()), total), 50);
   try {
-    return await run({ records: index.alignedRecords(), state });
+    return await run({ records: index.records, state });
   } catch (error) {
     signal?.throwIfAborted();
     const failure = error as { errno?: number; output?: number; chunk?: number };
