@@ -36,9 +36,7 @@ export async function encryptImage(image: Image, path: string, key: Buffer, { pr
   if (ours) await checkMetadata(file);
   const below = ours ? file.chunks : null;
   const metadata = ours ? await source.read(0n, Number(file.anchor!.metadata_size)) : Buffer.alloc(0);
-  const index = below
-    ? new ChunkIndex(Buffer.from(below.records))
-    : ChunkIndex.planned(pieces(0, Number(source.size), CHUNK_SIZE));
+  const index = below ? new ChunkIndex(Buffer.from(below.records)) : ChunkIndex.planned(pieces(0, Number(source.size), CHUNK_SIZE));
   const order = Array.from({ length: index.length }, (_, chunk) => chunk);
   if (below) {
     checkOrder(file);
