@@ -41,6 +41,12 @@ struct warp_load_piece {
 /* How absent memory makes itself known. */
 enum warp_load_faults { WARP_LOAD_FAULTS_AUTO = 0, WARP_LOAD_FAULTS_USERFAULTFD = 1, WARP_LOAD_FAULTS_USERFAULTFD_USER = 2, WARP_LOAD_FAULTS_SIGNALS = 3 };
 
+/* Memory that the program wants huge pages for. */
+struct warp_load_range {
+  uint64_t start;
+  uint64_t end;
+};
+
 /* What is still to be loaded when the threads go on; in the restorer's place, which stays until that is done. */
 struct warp_loading {
   uint32_t faults;      /* enum warp_load_faults: what to use, and what is used */
@@ -57,6 +63,8 @@ struct warp_loading {
   struct warp_load_piece *pieces;
   uint64_t begin_ns;    /* CLOCK_MONOTONIC at the restorer's start */
   char path[4096];      /* of the image, for messages */
+  uint64_t huge_count;  /* where pieces lie in memory that the program wants huge pages for */
+  const struct warp_load_range *huge;
 };
 
 /* One chunk has been loaded. Times in nanoseconds since begin_ns. */

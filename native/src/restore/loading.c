@@ -271,15 +271,26 @@ void trace_loaded(const struct restore *restore) {
   sys(close, fd);
 }
 
+static void list_huge(struct restore *restore, const struct list *pieces, struct list *ret) {
+  const struct warp_vma_record *last = NULL;
+  for (size_t i = 0; i < pieces->count; i++) {
+    const struct warp_vma_record *vma = image_vma_at(&restore->image, list_at(pieces, struct warp_load_piece, i)->address);
+    if (vma == NULL || vma == last || (vma->flags & WARP_VMA_HUGE_PAGE) == 0) continue;
+    *(struct warp_load_range *)list_add(ret) = (struct warp_load_range){vma->start, vma->end};
+    last = vma;
+  }
+}
+
 int defer_content(struct restore *restore, struct list *targets) {
   const struct image *image = &restore->image;
   struct deferral deferral = {.restore = restore};
-  struct list remaining, pieces, chunks;
+  struct list remaining, pieces, chunks, huge;
   deferral.needed = arena_allocate(&restore->arena, restore->content.index.count + 1);
   list_init(&deferral.by_address, &restore->arena, sizeof(struct target));
   list_init(&remaining, &restore->arena, sizeof(struct target));
   list_init(&pieces, &restore->arena, sizeof(struct warp_load_piece));
   list_init(&chunks, &restore->arena, sizeof(struct warp_load_chunk));
+  list_init(&huge, &restore->arena, sizeof(struct warp_load_range));
   for (size_t i = 0; i < targets->count; i++) *(struct target *)list_add(&deferral.by_address) = *list_at(targets, struct target, i);
   list_sort(&deferral.by_address, less_address);
   need_what_the_kernel_touches(&deferral);
@@ -297,6 +308,7 @@ int defer_content(struct restore *restore, struct list *targets) {
   log_debug("%lu targets, %lu pieces can wait", targets->count, pieces.count);
   if (pieces.count == 0) return 0;
   list_chunks(&deferral, &pieces, &chunks);
+  list_huge(restore, &pieces, &huge);
   struct warp_loading *loading = arena_allocate(&restore->arena, sizeof *loading);
   *loading = (struct warp_loading){
       .faults = restore->options.load_faults,
@@ -312,6 +324,8 @@ int defer_content(struct restore *restore, struct list *targets) {
       .chunks = chunks.items,
       .pieces = pieces.items,
       .begin_ns = restore->stats.begin_ns,
+      .huge_count = huge.count,
+      .huge = huge.items,
   };
   format(loading->path, sizeof loading->path, "%s", image->path);
   restore->loading = loading;
