@@ -58,6 +58,12 @@ export abstract class WarpCommand extends Command {
     process.stdout.write(pending);
   }
 
+  /** What stands behind `--`, which is not parsed. */
+  protected takeProgramArguments(): string[] {
+    const end = this.argv.indexOf('--');
+    return end < 0 ? [] : this.argv.splice(end).slice(1);
+  }
+
   protected warnUser(message: string): void {
     process.stderr.write(`${this.errorStyle.yellow('warp-tool: warning:')} ${printable(message)}\n`);
   }

@@ -17,9 +17,7 @@ export default class Gdb extends WarpCommand {
   static override flags = keyFlags;
 
   async run(): Promise<void> {
-    const end = this.argv.indexOf('--');
-    const passed = end < 0 ? [] : this.argv.slice(end + 1);
-    if (end >= 0) this.argv = this.argv.slice(0, end);
+    const passed = this.takeProgramArguments();
     const { args, flags } = await this.parse(Gdb);
     await this.withImage(args.image, flags, (image) =>
       withLocalFile(image, async (local) => {

@@ -10,11 +10,14 @@ export default class Restore extends WarpCommand {
   static override summary = 'Bring a process back from its image.';
   static override description = [
     "warp-tool becomes the process: standard streams are those of this command, and the exit status is the program's own, 128 + signal",
-    'when it died of one.',
+    'when it died of one. What stands behind -- is for programs that ask for it: a Java program gets -DNAME=VALUE as system properties, and then',
+    'a class whose main method is run, and its arguments (docs/java.md).',
   ].join(' ');
+  static override usage = 'restore IMAGE [FLAGS] [-- ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> restore /tmp/image',
     '<%= config.bin %> restore /tmp/image --env PORT=8081 --stats /tmp/restore.json',
+    '<%= config.bin %> restore /tmp/image -- -Dapp.mode=live com.example.Main --verbose',
   ];
   static override args = { image: imageArgument };
   static override flags = {
@@ -49,6 +52,7 @@ export default class Restore extends WarpCommand {
   };
 
   async run(): Promise<void> {
+    const programArguments = this.takeProgramArguments();
     const { args, flags } = await this.parse(Restore);
     refuseUnsupported(flags);
     refuseUrl(args.image, 'get the image with `warp-tool pull` first');
@@ -65,6 +69,7 @@ export default class Restore extends WarpCommand {
     }
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
+    if (programArguments.length > 0) argv.push('--', ...programArguments);
     become(nativeFile('warp-restore'), argv, process.env);
   }
 }

@@ -37,15 +37,18 @@ export default class Run extends WarpCommand {
       description: 'Restore this image instead, when it is there and can be restored here; say why not otherwise, and start the program.',
       helpValue: 'IMAGE',
     }),
+    'java-agent': Flags.boolean({
+      description:
+        'Add the agent that tells resources of org.crac about checkpoints; done anyway for java, and for scripts and shells that start it. With this flag also for other programs that contain a Java virtual machine.',
+      allowNo: true,
+    }),
     'log-level': logLevelFlag,
     'log-file': Flags.string({ description: 'Where the engine writes its log; stderr by default.', helpValue: 'FILE' }),
     policies: notYetFlags.policies,
   };
 
   async run(): Promise<void> {
-    const end = this.argv.indexOf('--');
-    const command = end < 0 ? [] : this.argv.slice(end + 1);
-    if (end >= 0) this.argv = this.argv.slice(0, end);
+    const command = this.takeProgramArguments();
     const { flags } = await this.parse(Run);
     refuseUnsupported(flags);
     if (command.length === 0) throw new Failure('no program given; write it behind --, as in `warp-tool run -- node server.js`');
@@ -67,6 +70,9 @@ export default class Run extends WarpCommand {
           runArguments: [
             ...(level ? ['--log-level', level] : []),
             ...(flags['log-file'] !== undefined ? ['--log-file', flags['log-file']] : []),
+            ...(flags['java-agent'] === undefined ? [] : [flags['java-agent'] ? '--java-agent' : '--no-java-agent']),
+            '--image',
+            flags.image!,
             '--',
             ...command,
           ],
@@ -84,6 +90,10 @@ export default class Run extends WarpCommand {
       ...(flags['log-level'] && { WARP_LOG_LEVEL: flags['log-level'] }),
       ...(flags['log-file'] !== undefined && { WARP_LOG_FILE: resolve(flags['log-file']) }),
     });
-    become(path, command, environment);
+    if (flags['java-agent'] === false) become(path, command, environment);
+    const { withJavaAgent } = await import('../engine/java.js');
+    const launch = withJavaAgent(path, command, environment, flags['java-agent'] === true);
+    if (launch.problem) this.warnUser(launch.problem);
+    become(path, launch.command, launch.environment);
   }
 }

@@ -6,7 +6,7 @@ import { readHeader, readSegments } from '../elf/segments.js';
 import { FileSource } from '../elf/source.js';
 import { Failure, systemErrorReason } from '../failure.js';
 
-export type NativeFile = 'libwarp.so' | 'warp-restore' | 'warp-checkpoint' | 'exec.node' | 'codec.node';
+export type NativeFile = 'libwarp.so' | 'warp-restore' | 'warp-checkpoint' | 'exec.node' | 'codec.node' | 'warp-crac.jar';
 
 /** The directory of package.json: this module is in dist/ when bundled and in src/engine/ under test. */
 export function packageRoot(): string {

@@ -24,7 +24,7 @@ struct options {
   bool self_contained;
   uint32_t lz4_level; /* 0: not compressed */
   uint32_t chunk_kib; /* 0: as the engine finds right */
-  uint64_t timeout_ms;
+  uint64_t timeout_ms; /* 0: as the engine finds right */
   const char *log_level;
   const char *stats;
   bool json;
@@ -237,7 +237,7 @@ static int parse_options(int argc, char **argv, struct options *options) {
         uint64_t unit = 100;
         for (at++; *at >= '0' && *at <= '9'; at++, unit /= 10) options->timeout_ms += unit * (uint64_t)(*at - '0');
       }
-      if (*at != 0 || at == value) return failed_with(options, "--timeout %s is not a number of seconds", value);
+      if (*at != 0 || at == value || options->timeout_ms == 0) return failed_with(options, "--timeout %s is not a number of seconds above 0", value);
     } else if (option_with_value(argc, argv, &i, "--compression", &value)) {
       compressed = strings_equal(value, "lz4");
       if (!compressed && !strings_equal(value, "none")) return failed_with(options, "--compression %s: choose none or lz4", value);
@@ -312,7 +312,7 @@ static void tell_jvm(uint32_t pid, int32_t value) {
 
 /* The JVM waits for this program's end and then for the signal: so a child does the work, and is nobody's child meanwhile. */
 static int checkpoint_parent(const char *directory, char **environment) {
-  static struct options options = {.timeout_ms = 10000};
+  static struct options options;
   options.pid = (uint32_t)sys(getppid);
   const char *leave_running = variable(environment, "CRAC_CRIU_LEAVE_RUNNING");
   options.leave_running = leave_running != NULL && leave_running[0] != 0;
@@ -348,7 +348,7 @@ static int restore_as_jvm(const char *directory, char **environment) {
 }
 
 int program_main(int argc, char **argv, char **environment) {
-  static struct options options = {.timeout_ms = 10000};
+  static struct options options;
   program_log_to_stderr("warp-checkpoint");
   if (argc == 3 && strings_equal(argv[1], "checkpoint")) return checkpoint_parent(argv[2], environment);
   if (argc == 3 && (strings_equal(argv[1], "restore") || strings_equal(argv[1], "restorewait"))) return restore_as_jvm(argv[2], environment);

@@ -2,7 +2,7 @@
 #include <linux/prctl.h>
 #include <linux/wait.h>
 
-#include "engine.h"
+#include "java.h"
 
 static struct capture the_capture;
 
@@ -251,6 +251,7 @@ int checkpoint(struct request *request, struct failure *failure) {
     if (writer > 0) {
       if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 0);
       release(capture);
+      java_go_on(JAVA_LEFT_RUNNING);
       /* The child has its own copy of the target, and answers the client. */
       target.made_directory = false;
       target.temporary[0] = 0;
@@ -270,6 +271,7 @@ int checkpoint(struct request *request, struct failure *failure) {
       for (;;) sys(pause);
     }
     release(capture);
+    if (result == 0) java_go_on(JAVA_LEFT_RUNNING);
   }
   target_discard(&target);
   arena_release(&capture->arena);

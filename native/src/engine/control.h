@@ -9,13 +9,16 @@
 #include "../base/base.h"
 
 #define WARP_CONTROL_MAGIC "WARPCTRL"
-#define WARP_CONTROL_VERSION 2u
+#define WARP_CONTROL_VERSION 3u
 
 /* Bytes that a restoring process may hand to the restored one. */
 #define WARP_RESTORE_DATA_ROOM 4096u
 
 /* Bytes for variables that a restore sets. */
 #define WARP_ENVIRONMENT_ROOM 16384u
+
+/* Bytes for the arguments of a restore. */
+#define WARP_ARGUMENTS_ROOM 16384u
 
 /* A chunk that is loaded while the program runs. */
 enum warp_load_state { WARP_LOAD_ABSENT = 0, WARP_LOAD_BUSY = 1, WARP_LOAD_PRESENT = 2 };
@@ -102,6 +105,11 @@ struct warp_control {
   uint32_t restore_data_size; /* 0: none */
   uint32_t reserved_3;
   uint8_t restore_data[WARP_RESTORE_DATA_ROOM];
+
+  /* Version 3. What stands behind -- at the restore, for programs that ask; a NUL behind each. */
+  uint32_t arguments_size;
+  uint32_t reserved_4;
+  char arguments[WARP_ARGUMENTS_ROOM];
 };
 
 #endif

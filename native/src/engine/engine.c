@@ -10,6 +10,7 @@
 #include <linux/un.h>
 
 #include "../base/socket_constants.h"
+#include "java.h"
 #include "loading.h"
 
 
@@ -154,7 +155,7 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
     if (starts_with(line, "chunk-kib=")) request->chunk_kib = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "lz4-level=")) request->lz4_level = (uint32_t)parse_decimal(&value);
-    if (starts_with(line, "timeout-ms=")) request->timeout_ms = parse_decimal(&value);
+    if (starts_with(line, "timeout-ms=") && *value != '0') request->timeout_ms = request->hooks_timeout_ms = parse_decimal(&value);
     if (starts_with(line, "log-level=")) log_level_parse(value, level);
     line = end + 1;
   }
@@ -186,7 +187,7 @@ static void follow_user(void) {
 
 static void serve(int client) {
   static char text[8192];
-  struct request request = {.timeout_ms = 10000, .client = client};
+  struct request request = {.timeout_ms = 10000, .hooks_timeout_ms = 60000, .client = client};
   struct peer_credentials peer;
   follow_user();
   if (!client_allowed(client, &peer)) {
@@ -198,10 +199,13 @@ static void serve(int client) {
   parse_request(text, &request, &log_level);
   log_client = client;
   log_info("checkpoint of process %ld asked for by process %d", sys(getpid), peer.pid);
-  struct failure failure;
-  if (checkpoint(&request, &failure) < 0) {
+  struct failure failure = {.text = ""};
+  /* A program that asks for itself is ready. */
+  const bool ready = peer.pid == sys(getpid) || java_before_checkpoint(&request, &failure) == 0;
+  if (!ready || checkpoint(&request, &failure) < 0) {
     log_info("checkpoint failed: %s", failure.text);
     client_send(&request, "E%s", failure.text);
+    java_go_on(JAVA_FAILED);
   }
   log_client = -1;
   log_level = usual;
@@ -333,6 +337,7 @@ static void unmap_bootstrap(void) {
 
 void engine_helper_restored(void *argument) {
   (void)argument;
+  const long old_pid = engine_pid;
   log_client = -1;
   /* Names and descriptors first: a socket under the new id. */
   helper_begin();
@@ -343,6 +348,7 @@ void engine_helper_restored(void *argument) {
   bool loads = loading_begin();
   if (!loads) unmap_bootstrap();
   apply_environment();
+  java_restored(old_pid);
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
   __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);
   futex_wake(&warp_control.release, 0x7fffffff);
@@ -371,6 +377,7 @@ static void before_fork(void) { forking_thread = (uint32_t)sys(gettid); }
 
 static void after_fork_in_child(void) {
   loading_forked(forking_thread);
+  java_forked();
   engine_start_helper();
 }
 

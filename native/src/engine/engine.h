@@ -21,6 +21,7 @@ struct request {
   uint32_t lz4_level;  /* 0: not compressed */
   uint32_t chunk_kib;  /* content of a compressed chunk, at most COMPRESSED_CHUNK_SIZE; 0: that */
   uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
+  uint64_t hooks_timeout_ms; /* for a Java application to get ready */
   int client; /* socket of whoever asked, or NOBODY */
 };
 #define NOBODY (-1)

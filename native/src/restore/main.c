@@ -8,6 +8,7 @@ static const char usage[] =
     "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
     "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
+    "                    [-- ARGUMENT…]\n"
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
@@ -16,7 +17,9 @@ static const char usage[] =
     "Memory that cannot be mapped from the image (it is compressed) is loaded by N threads while the program runs,\n"
     "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
     "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n"
-    "--restore-data hands bytes to the program (crlib.h), --notify queues a signal to it before it goes on.\n";
+    "--restore-data hands bytes to the program (crlib.h), --notify queues a signal to it before it goes on.\n"
+    "What stands behind -- is for programs that ask for it: Java's get -DNAME=VALUE as properties, and then a class with\n"
+    "a main method to be run, and its arguments (docs/java.md).\n";
 
 static struct restore the_restore = {.options = {.direct_map = true}};
 
@@ -33,6 +36,17 @@ static int add_variable(struct options *options, const char *variable) {
   }
   copy_bytes(options->environment + options->environment_size, variable, size);
   options->environment_size += (uint32_t)size;
+  return 0;
+}
+
+static int add_argument(struct options *options, const char *argument) {
+  size_t size = string_length(argument) + 1;
+  if (size > sizeof options->arguments - options->arguments_size) {
+    program_error("the arguments behind -- are longer than %lu bytes together", sizeof options->arguments);
+    return 2;
+  }
+  copy_bytes(options->arguments + options->arguments_size, argument, size);
+  options->arguments_size += (uint32_t)size;
   return 0;
 }
 
@@ -64,6 +78,9 @@ static int parse_options(int argc, char **argv, struct options *options) {
     if (strings_equal(argv[i], "--help") || strings_equal(argv[i], "-h")) {
       write_fully(1, usage, sizeof usage - 1);
       sys(exit_group, 0);
+    } else if (strings_equal(argv[i], "--")) {
+      for (i++; i < argc; i++)
+        if (add_argument(options, argv[i]) != 0) return 2;
     } else if (strings_equal(argv[i], "--no-direct-map")) {
       options->direct_map = false;
     } else if (strings_equal(argv[i], "--verify")) {

@@ -307,6 +307,11 @@ int restore_memory(struct restore *restore) {
     control->restore_data_size = restore->options.restore_data_size;
     copy_bytes(control->restore_data, restore->options.restore_data, restore->options.restore_data_size);
   }
+  if (control->version < 3 && restore->options.arguments_size > 0) return fail(&restore->failure, "%s: the engine in it takes no arguments: restore without them", image->path);
+  if (control->version >= 3) {
+    control->arguments_size = restore->options.arguments_size;
+    copy_bytes(control->arguments, restore->options.arguments, restore->options.arguments_size);
+  }
   find_image_in_maps(restore, control);
   control->bootstrap_address = restore->bootstrap;
   control->bootstrap_size = restore->bootstrap_size;

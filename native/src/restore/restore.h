@@ -19,6 +19,8 @@ struct options {
   bool direct_map;
   uint32_t environment_size;
   char environment[WARP_ENVIRONMENT_ROOM];
+  uint32_t arguments_size;
+  char arguments[WARP_ARGUMENTS_ROOM];
   bool keep_pid;
   bool verify;
   enum concurrent concurrent;

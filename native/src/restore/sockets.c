@@ -51,6 +51,12 @@ static int bind_socket(struct restore *restore, const struct warp_socket_record 
     if (answered) return fail(&restore->failure, "cannot listen on %s: another process does: end it first", text);
     char *name = arena_allocate(&restore->arena, size + 1);
     copy_bytes(name, address + 2, size - 2);
+    /* Where tools attach to a Java virtual machine is named after its old process id: it makes a new one when it finds no such file. */
+    if (find_string(name, "/.java_pid") != NULL) {
+      const uint16_t family = AF_UNIX_;
+      long unnamed = sys(bind, fd, &family, sizeof family);
+      return unnamed < 0 ? fail(&restore->failure, "cannot bind a socket: %s", error_text(unnamed)) : 0;
+    }
     struct file_status status;
     if (sys(newfstatat, AT_FDCWD_, name, &status, 0x100 /* AT_SYMLINK_NOFOLLOW */) == 0 && (status.mode & S_IFMT) == S_IFSOCK) sys(unlinkat, AT_FDCWD_, name, 0);
   }

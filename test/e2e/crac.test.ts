@@ -1,0 +1,231 @@
+/** CRaC on a stock JDK: the agent that `run` adds, used as the library org.crac uses an implementation. */
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { command, makeDirectory, projectFile, user } from './support/host.js';
+import { jdks, type Jdk } from './support/jvm.js';
+import { freePort, getJson } from './support/network.js';
+import { killAll, type Program, run, type StartOptions, warpTool } from './support/program.js';
+
+const javac = command('javac');
+const jar = existsSync(new URL('../../native/build/warp-crac.jar', import.meta.url));
+afterEach(killAll);
+
+interface State {
+  answers: number;
+  pid: number;
+  alive: boolean;
+  mode: string | null;
+  property: string | null;
+  events: string[];
+  secure: string;
+  local: string;
+  math: string;
+  seeded: string;
+  child: string | null;
+}
+
+let classes: string;
+
+interface Service {
+  program: Program;
+  port: number;
+  log: string;
+  image: string;
+}
+
+/** Resolves to the document at `path` as soon as something listens. */
+async function answerOf<T = State>(program: Program, port: number, path = '/'): Promise<T> {
+  for (;;) {
+    try {
+      return await getJson<T>(port, path);
+    } catch (error) {
+      if (program.child.exitCode !== null || program.child.signalCode !== null)
+        throw new Error(`it ended: ${program.stdout}${program.stderr}`, { cause: error });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
+async function startWeb(
+  java: string,
+  { jvm = [], flags = [], ...options }: StartOptions & { jvm?: string[]; flags?: string[] } = {},
+): Promise<Service> {
+  const [port, log, image] = [await freePort(), join(makeDirectory(), 'log'), join(makeDirectory(), 'image')];
+  const line = [java, '-Xmx256m', ...jvm, '-cp', classes, 'Web', String(port), log];
+  const program = warpTool(['run', '--image', image, ...flags, '--', ...line], options);
+  await program.output(/^ready \d+$/m);
+  return { program, port, log, image };
+}
+
+/** Asks for a checkpoint from outside. */
+async function ask(service: Service, ...flags: string[]): Promise<{ code: number | null; stderr: string }> {
+  const client = warpTool(['checkpoint', String(service.program.pid), '--to', service.image, ...flags]);
+  const { code } = await client.ended;
+  return { code, stderr: client.stderr };
+}
+
+async function capture(service: Service, ...flags: string[]): Promise<void> {
+  const asked = await ask(service, ...flags);
+  expect(asked.code, asked.stderr + service.program.stderr).toBe(0);
+  expect((await service.program.ended).signal).toBe('SIGKILL');
+}
+
+const installed = javac && jar ? jdks() : [];
+
+describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get install openjdk-17-jdk-headless)', () => {
+  beforeAll(() => {
+    classes = makeDirectory();
+    const sources = ['Crac', 'Web', 'Job'].map((name) => projectFile(`test/e2e/fixtures/crac/${name}.java`));
+    const result = spawnSync(javac!, ['--release', '11', '-d', classes, ...sources], { ...user, encoding: 'utf8', timeout: 120_000 });
+    if (!existsSync(join(classes, 'Web.class'))) throw new Error(`javac: ${result.stderr}`);
+  });
+
+  describe.each(installed)('$name', ({ home }: Jdk) => {
+    const java = join(home, 'bin/java');
+
+    it('resources close and open again; the restored process is one of its own', async () => {
+      const service = await startWeb(java);
+      const before = await answerOf(service.program, service.port);
+      // The virtual machine listens for tools from now on.
+      expect((await run(join(home, 'bin/jcmd'), [String(service.program.pid), 'VM.uptime']).ended).code).toBe(0);
+      await capture(service);
+      expect(statSync(service.log).size).toBe(0);
+      const ports = [await freePort(), await freePort()];
+      const replicas = ports.map((port) =>
+        warpTool(['restore', service.image, '--env', `PORT=${port}`, '--env', 'MODE=live=1', '--', '-Dapp.mode=test', 'Job', 'a', 'b c']),
+      );
+      const states = [];
+      for (const [index, replica] of replicas.entries()) {
+        await replica.output(/^job a,b c mode test loader true$/m);
+        const state = await answerOf(replica, ports[index]!);
+        expect(state).toMatchObject({ answers: 2, pid: replica.pid, alive: true, mode: 'live=1', property: 'test' });
+        expect(state.events).toEqual(['before listener', 'before log', 'after log', 'after listener']);
+        expect((await answerOf(replica, ports[index]!, '/child')).child).toBe('live=1');
+        states.push(state);
+        const jps = run(join(home, 'bin/jps'), []);
+        await jps.ended;
+        expect(jps.stdout).toContain(`${replica.pid} Web\n`);
+        const jcmd = run(join(home, 'bin/jcmd'), [String(replica.pid), 'VM.uptime']);
+        expect((await jcmd.ended).code, jcmd.stderr).toBe(0);
+        expect(replica.stdout).not.toContain('Full thread dump');
+      }
+      for (const one of ['secure', 'local', 'math'] as const) expect(states[0]![one]).not.toBe(states[1]![one]);
+      // Its own seed is its own affair.
+      expect(states[0]!.seeded).toBe(states[1]!.seeded);
+      expect(states[0]!.pid).not.toBe(before.pid);
+      expect(readFileSync(service.log, 'utf8')).toBe('restored\nrestored\n');
+    });
+
+    it('a resource that throws makes the checkpoint fail, and the application goes on', async () => {
+      const service = await startWeb(java);
+      await answerOf(service.program, service.port, '/refuse/');
+      const refused = await ask(service);
+      expect(refused.code).toBe(2);
+      expect(refused.stderr.trimEnd().split('\n')).toEqual([
+        expect.stringMatching(
+          /^error: java\.lang\.IllegalStateException: 3 connections are in use \(Web\$1\.beforeCheckpoint, Web\.java:\d+\)$/,
+        ),
+        expect.stringMatching(/refuses the checkpoint and goes on: 1 of its resources/),
+      ]);
+      expect(existsSync(service.image)).toBe(false);
+      const state = await answerOf(service.program, service.port);
+      expect(state.events).toEqual(
+        ['refusing', 'listener', 'log']
+          .map((name) => `before ${name}`)
+          .concat(['log', 'listener', 'refusing'].map((name) => `after ${name}`)),
+      );
+      await answerOf(service.program, service.port, '/accept/');
+      await capture(service);
+    });
+
+    it('is asked for from inside; what the application cannot give is thrown there', async () => {
+      const service = await startWeb(java);
+      await answerOf(service.program, service.port, '/refuse/');
+      await answerOf(service.program, service.port, '/checkpoint/');
+      await service.program.output(/^refused warp\.crac\.CheckpointException\nbecause java\.lang\.IllegalStateException: 3 connections$/m);
+      await answerOf(service.program, service.port, '/accept/');
+      await answerOf(service.program, service.port, '/checkpoint/');
+      expect((await service.program.ended).signal).toBe('SIGKILL');
+      const restored = warpTool(['restore', service.image]);
+      await restored.output(/^went on$/m);
+      expect((await answerOf(restored, service.port)).pid).toBe(restored.pid);
+    });
+  });
+
+  const java = installed[0] ? join(installed[0].home, 'bin/java') : '';
+
+  it('goes on after a checkpoint from inside that keeps it running, and captures it again', async () => {
+    const service = await startWeb(java, { jvm: ['-Dwarp.keep-running=true', '-Dwarp.compression=lz4'] });
+    for (let i = 1; i < 3; i++) {
+      await answerOf(service.program, service.port, '/checkpoint/');
+      await service.program.goesOn(/^went on$/gm, 1);
+      expect((await answerOf(service.program, service.port)).events).toHaveLength(4 * i);
+    }
+    await service.program.kill();
+    const restored = warpTool(['restore', service.image]);
+    await restored.output(/^went on$/m);
+    await answerOf(restored, service.port);
+  });
+
+  it('says why there is no checkpoint from inside: no directory, one that cannot be written', async () => {
+    const reasons = [
+      [['-Dwarp.image='], /because java\.lang\.IllegalStateException: no directory is named for the image/],
+      [['-Dwarp.image=/proc/no/such'], /because java\.lang\.IllegalStateException: cannot make the directory \/proc\/no\/such/],
+    ] as const;
+    for (const [jvm, reason] of reasons) {
+      const service = await startWeb(java, { jvm: [...jvm] });
+      await answerOf(service.program, service.port, '/checkpoint/');
+      await service.program.output(reason);
+      await answerOf(service.program, service.port);
+      await service.program.kill();
+    }
+  });
+
+  it('tells resources after --leave-running, and after a capture that fails', async () => {
+    const service = await startWeb(java);
+    expect((await ask(service, '--leave-running')).code).toBe(0);
+    expect((await answerOf(service.program, service.port)).events).toHaveLength(4);
+    expect((await ask({ ...service, image: '/proc/no/such' })).code).toBe(2);
+    expect((await answerOf(service.program, service.port)).events).toHaveLength(8);
+    await service.program.kill();
+    const restored = warpTool(['restore', service.image]);
+    expect((await answerOf(restored, service.port)).events).toHaveLength(4);
+  });
+
+  it('does not tell resources that nobody holds any more', async () => {
+    const service = await startWeb(java);
+    await answerOf(service.program, service.port, '/gone/');
+    // The first checkpoint collects garbage when all have been told.
+    expect((await ask(service, '--leave-running')).code).toBe(0);
+    const { events } = await answerOf(service.program, service.port);
+    expect((await ask(service, '--leave-running')).code).toBe(0);
+    const later = await answerOf(service.program, service.port);
+    expect(later.events.slice(events.length)).toEqual(['before listener', 'before log', 'after log', 'after listener']);
+  });
+
+  it('gives up waiting for a resource in time; the next checkpoint waits until it has returned', async () => {
+    const service = await startWeb(java, { stdin: 'pipe' });
+    await answerOf(service.program, service.port, '/slow/');
+    const late = await ask(service, '--timeout', '0.5');
+    expect(late.code).toBe(2);
+    expect(late.stderr).toMatch(/have not returned from beforeCheckpoint within 500 ms/);
+    const next = ask(service);
+    service.program.child.stdin!.write('\n');
+    await service.program.output(/waiting[^]*waiting/);
+    service.program.child.stdin!.write('\n');
+    expect(await next).toMatchObject({ code: 0 });
+    expect((await service.program.ended).signal).toBe('SIGKILL');
+  });
+
+  it('is there through scripts, and not with --no-java-agent', async () => {
+    const script = join(makeDirectory(), 'start');
+    writeFileSync(script, `#!/bin/sh\nexec ${java} "$@"\n`);
+    chmodSync(script, 0o755);
+    await capture(await startWeb(script));
+    const without = warpTool(['run', '--no-java-agent', '--', java, '-cp', classes, 'Web', String(await freePort()), '/dev/null']);
+    expect((await without.ended).code).toBe(1);
+    expect(without.stderr).toMatch(/ExceptionInInitializerError/);
+  });
+});
