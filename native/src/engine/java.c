@@ -14,7 +14,7 @@
 
 typedef void *reference; /* jobject */
 typedef const void *const **environment; /* JNIEnv *, jvmtiEnv *, JavaVM * */
-#define CALL(table, place, result, ...) ((result (*)(environment __VA_OPT__(, ) __VA_ARGS__))(*(table))[place])
+#define CALL(table, place, result, ...) ((result (*)(environment, ##__VA_ARGS__))(*(table))[place])
 
 /* Places in the tables. */
 enum { JNI_DEFINE_CLASS = 5, JNI_FIND_CLASS = 6, JNI_EXCEPTION_CLEAR = 17, JNI_GET_STATIC_METHOD = 113, JNI_CALL_STATIC_VOID = 143, JNI_ARRAY_LENGTH = 171, JNI_NEW_OBJECT_ARRAY = 172,
