@@ -8,6 +8,7 @@ import { answer } from './parts/answer.mjs';
 import { capture } from './parts/capture.mjs';
 import { compression } from './parts/compression.mjs';
 import { cost } from './parts/cost.mjs';
+import { inspect } from './parts/inspect.mjs';
 import { phases } from './parts/phases.mjs';
 import { restore } from './parts/restore.mjs';
 import { size } from './parts/size.mjs';
@@ -23,6 +24,7 @@ const parts = {
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
   startup: ['Start of a command on a small image, beside Node.js alone', startup],
   compression: ['LZ4 capture and restore, beside lz4 and memcpy over the same bytes', compression],
+  inspect: ['Going through all of an image, beside what does the like to its bytes', inspect],
   cost: ['Cost of the engine in a running program', cost],
 };
 

@@ -2,55 +2,27 @@
  * Compressed capture and restore beside `lz4 -1` and `lz4 -d` over the same bytes with as many threads, and a restore that reads a plain image
  * beside copying as much memory into fresh pages.
  */
-import { closeSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { executables, helper, lacks, MiB } from '../support/host.mjs';
-import { checkpoint, firstAnswer, measuredPrograms, newPath, restore, start } from '../support/program.mjs';
+import { checkpoint, contentParts, firstAnswer, measuredPrograms, newPath, restore, start, together } from '../support/program.mjs';
 import { alternate, median, milliseconds, ratio, showRatio, table, throughput, verdict } from '../support/report.mjs';
 
 const aim = 0.8;
 const threads = availableParallelism();
 
-/** The content of a plain image, in one file for each thread; resolves to their paths. */
-function split(image) {
-  const file = openSync(join(image, 'core.img'), 'r');
-  const buffer = Buffer.alloc(MiB);
-  readSync(file, buffer, 0, 192, 0);
-  const size = statSync(join(image, 'core.img')).size;
-  let at = Number(buffer.readBigUInt64LE(64 + 16));
-  const share = Math.ceil((size - at) / threads / MiB) * MiB;
-  const paths = [];
-  for (let end = at + share; at < size; end += share) {
-    const path = newPath('content');
-    const part = openSync(path, 'w', 0o644);
-    for (let n; at < Math.min(end, size); at += n) {
-      n = readSync(file, buffer, 0, Math.min(MiB, end - at, size - at), at);
-      writeSync(part, buffer, 0, n);
-    }
-    closeSync(part);
-    paths.push(path);
-  }
-  closeSync(file);
-  return paths;
-}
-
-/** Runs one lz4 per part, all at once; from the first start to the last end. */
-async function lz4(bytes, parts, args) {
-  const all = parts.map((part) => start([executables.lz4, '-q', '-f', ...args(part)]));
-  const statuses = await Promise.all(all.map((program) => program.ended));
-  const ended = process.hrtime.bigint();
-  const failed = statuses.findIndex((status) => status !== 'status 0');
-  if (failed >= 0) throw new Error(`lz4 ended with ${statuses[failed]}: ${all[failed].stderr}`);
-  const first = all.reduce((least, program) => (program.executed < least ? program.executed : least), all[0].executed);
-  return { bytes, wall: Number(ended - first), cpu: all.reduce((sum, program) => sum + program.cpu, 0) };
-}
+/** Runs one lz4 per part, all at once. */
+const lz4 = async (bytes, parts, args) => ({
+  bytes,
+  ...(await together(parts.map((part) => [executables.lz4, '-q', '-f', ...args(part)]))),
+});
 
 async function measure(measured) {
   const program = start(measured.command, { engine: true });
   const state = await measured.warmUp(program);
   const plain = await checkpoint(program, ['--leave-running']);
-  const parts = split(plain.image);
+  const parts = contentParts(plain.image, threads);
   const bytes = plain.statistics.content_bytes;
   const writer = start([executables.plain_write, newPath('plain')]);
   /** Leaves the same ground before everything that writes files. */

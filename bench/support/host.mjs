@@ -70,7 +70,10 @@ function copyIn(path, name) {
   executables[name] = copy;
 }
 
-/** Builds the engine and the programs. `executables.java` is left out where there is no JDK, `executables.lz4` where it is not installed. */
+/**
+ * Builds the engine and the programs. `executables.java` is left out where there is no JDK, `lz4`, `xxhsum`, `cmp`
+ * and `grep` where they are not installed.
+ */
 export function build() {
   run(process.execPath, [join(root, 'scripts/build-native.mjs')], { stdio: ['ignore', 'inherit', 'inherit'] });
   mkdirSync(join(scratch, 'bin'), { mode: 0o755 });
@@ -84,7 +87,7 @@ export function build() {
   const node = realpathSync(process.execPath);
   if (spawnSync('/usr/bin/test', ['-x', node], user).status === 0) executables.node = node;
   else copyIn(node, 'node');
-  executables.lz4 = command('lz4');
+  for (const name of ['lz4', 'xxhsum', 'cmp', 'grep']) executables[name] = command(name);
   const [java, javac] = [command('java'), command('javac')];
   if (java && javac) {
     executables.java = realpathSync(java);

@@ -1,6 +1,6 @@
 /** Starting, capturing and restoring the measured programs, with times as the kernel's monotonic clock counts them. */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync, statSync, writeSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -133,6 +133,48 @@ export async function node(args, statuses = ['status 0']) {
   return { wall: Number(program.received - program.executed), cpu: program.cpu, output: program.stdout };
 }
 
+/**
+ * Runs commands to their ends, all at once; `statuses` are no failures. Resolves to the time from the first one's exec to the last one's end and
+ * their CPU time, nanoseconds, and what they printed.
+ */
+export async function together(commands, statuses = ['status 0']) {
+  const all = commands.map((command) => start(command));
+  const ends = await Promise.all(all.map((program) => program.ended.then((status) => ({ status, at: process.hrtime.bigint() }))));
+  const failed = ends.findIndex(({ status }) => !statuses.includes(status));
+  if (failed >= 0) throw new Error(`${commands[failed].join(' ')} ended with ${ends[failed].status}: ${all[failed].stderr.trim()}`);
+  const first = all.reduce((least, { executed }) => (executed < least ? executed : least), all[0].executed);
+  const last = ends.reduce((latest, { at }) => (at > latest ? at : latest), 0n);
+  return {
+    wall: Number(last - first),
+    cpu: all.reduce((sum, { cpu }) => sum + cpu, 0),
+    output: all.map(({ stdout }) => stdout.replace(/^exec .*\n/, '').replace(/cpu \d+\n$/, '')),
+  };
+}
+
+/** The content of a plain image in files of their own, `count` of them, so that as many commands can work on it; resolves to their paths. */
+export function contentParts(image, count) {
+  const file = openSync(join(image, 'core.img'), 'r');
+  const buffer = Buffer.alloc(MiB);
+  readSync(file, buffer, 0, 192, 0);
+  const size = statSync(join(image, 'core.img')).size;
+  let at = Number(buffer.readBigUInt64LE(64 + 16)); // the anchor's metadata_size
+  const share = Math.ceil((size - at) / count / MiB) * MiB;
+  const paths = [];
+  while (at < size) {
+    const end = Math.min(at + share, size);
+    const path = newPath('content');
+    const part = openSync(path, 'w', 0o644);
+    for (let n; at < end; at += n) {
+      n = readSync(file, buffer, 0, Math.min(MiB, end - at), at);
+      writeSync(part, buffer, 0, n);
+    }
+    closeSync(part);
+    paths.push(path);
+  }
+  closeSync(file);
+  return paths;
+}
+
 // ---- the programs ----
 
 async function freePort() {
@@ -156,12 +198,12 @@ function ask(port, number) {
   });
 }
 
-/** Holds memory and answers bytes on its standard input. */
+/** Holds memory and answers bytes on its standard input. `content`: none for noise, or `records`. */
 class MemoryProgram {
-  constructor(bytes) {
-    this.name = `memory-${bytes / MiB}`;
-    this.title = `C, ${bytes >= 1024 * MiB ? `${bytes / MiB / 1024} GiB` : `${bytes / MiB} MiB`}`;
-    this.command = [executables.memory, bytes];
+  constructor(bytes, ...content) {
+    this.name = ['memory', ...content, bytes / MiB].join('-');
+    this.title = ['C', ...content, bytes >= 1024 * MiB ? `${bytes / MiB / 1024} GiB` : `${bytes / MiB} MiB`].join(', ');
+    this.command = [executables.memory, bytes, ...content];
     this.bytes = bytes;
   }
 
@@ -222,6 +264,20 @@ let created;
 export const measuredPrograms = ({ quick }) => (created ??= createPrograms(quick));
 
 export const memoryProgram = (bytes) => new MemoryProgram(bytes);
+
+/** Programs whose images are large enough for what goes through all of them: what they hold compresses as such things do. */
+export async function largePrograms({ quick }) {
+  const server = (name, title, command, pages) => ServerProgram.create(name, title, command, quick ? pages / 16 : pages);
+  const all = [
+    new MemoryProgram(quick ? 256 * MiB : 2048 * MiB, 'records'),
+    await server('node-large', 'Node.js server', [executables.node, join(scratch, 'bin/server.mjs')], 24_000),
+  ];
+  if (executables.java)
+    all.push(
+      await server('jvm-large', 'JVM server', [executables.java, '-Xms1g', '-Xmx2g', '-cp', join(scratch, 'bin'), 'Server'], 16_000),
+    );
+  return all;
+}
 
 const images = new Map();
 
