@@ -63,7 +63,7 @@ const targets = {
   'warp-restore': { sources: [...program, ...files('restore', /\.c$/)], flags: freestanding, link: staticLink },
   'exec.node': { sources: files('node', /^exec\.c$/), flags: hosted, link: ['-shared', '-Wl,-z,noexecstack'] },
   'codec.node': {
-    sources: [...files('node', /^(codec|chunks)\.c$/), ...files('base', /^(lz4|xxh64)\.c$/)],
+    sources: [...files('node', /^(codec|chunks|search)\.c$/), ...files('base', /^(lz4|xxh64)\.c$/)],
     flags: hosted,
     link: ['-shared', '-pthread', '-Wl,-z,noexecstack'],
   },

@@ -170,6 +170,11 @@ export class ChunkIndex {
     return total;
   }
 
+  /** One record of `records`. */
+  record(index: number): Buffer {
+    return this.records.subarray(index * CHUNK_RECORD_SIZE, (index + 1) * CHUNK_RECORD_SIZE);
+  }
+
   private u64(index: number, field: number): number {
     const place = index * WORDS + field;
     return this.words[place]! + this.words[place + 1]! * 2 ** 32;

@@ -1,8 +1,10 @@
+import { GOOD } from '../engine/chunk-work.js';
+import { codecIfBuilt, type Codec } from '../engine/codec.js';
 import { ImageError } from '../failure.js';
 import { hex } from '../hex.js';
 import type { ChunkIndex } from './chunk-index.js';
 import { CODEC_LZ4, CODEC_PLAIN, LARGEST_CHUNK, nameOf, names } from './schema.js';
-import type { ByteSource } from './source.js';
+import { FileSource, type ByteSource } from './source.js';
 import { xxh64 } from './xxh64.js';
 
 /** Bytes of decoded pieces that one source keeps. */
@@ -26,6 +28,8 @@ export abstract class PieceSource implements ByteSource {
   protected abstract startOf(piece: number): number;
   protected abstract lengthOf(piece: number): number;
   protected abstract fetch(piece: number): Promise<Buffer>;
+  /** How to fill `target` with a whole piece, where that needs no copy of it: what is read in one go is not kept. */
+  protected readonly fetchInto?: (piece: number, target: Buffer) => Promise<void>;
   /** Fills bytes that no piece has; `end` is where the next one starts. */
   protected abstract fillGap(offset: number, end: number, buffer: Buffer): void;
   abstract close(): Promise<void>;
@@ -40,23 +44,37 @@ export abstract class PieceSource implements ByteSource {
   async readInto(offset: bigint, buffer: Buffer): Promise<void> {
     this.checkRange(offset, buffer.length);
     const end = Number(offset) + buffer.length;
-    for (let at = Number(offset), done = 0; at < end;) {
-      const index = this.find(at);
-      let take: number;
-      if (index < 0) {
-        const next = this.find(end - 1) === index ? end : Math.min(end, this.startOf(~index));
-        take = next - at;
-        this.fillGap(at, next, buffer.subarray(done, done + take));
-      } else {
-        for (let ahead = 1; ahead < AHEAD && this.find(end - 1) >= index + ahead; ahead++) this.piece(index + ahead);
-        const piece = await this.piece(index);
-        const from = at - this.startOf(index);
-        take = Math.min(end - at, piece.length - from);
-        piece.copy(buffer, done, from, from + take);
+    const direct: Promise<void>[] = [];
+    try {
+      for (let at = Number(offset), done = 0; at < end;) {
+        const index = this.find(at);
+        let take: number;
+        if (index < 0) {
+          const next = this.find(end - 1) === index ? end : Math.min(end, this.startOf(~index));
+          take = next - at;
+          this.fillGap(at, next, buffer.subarray(done, done + take));
+        } else {
+          const from = at - this.startOf(index);
+          take = Math.min(end - at, this.lengthOf(index) - from);
+          const whole = take === this.lengthOf(index) && !this.cache.has(index);
+          if (this.fetchInto && whole) {
+            const filled = this.fetchInto(index, buffer.subarray(done, done + take));
+            filled.catch(() => {}); // shows where it is awaited
+            direct.push(filled);
+          } else {
+            const ahead = this.fetchInto ? 1 : AHEAD;
+            for (let next = index + 1; next < index + ahead && this.find(end - 1) >= next; next++) this.piece(next);
+            const piece = await this.piece(index);
+            piece.copy(buffer, done, from, from + take);
+          }
+        }
+        at += take;
+        done += take;
       }
-      at += take;
-      done += take;
+    } finally {
+      await Promise.allSettled(direct);
     }
+    await Promise.all(direct);
   }
 
   private piece(index: number): Promise<Buffer> {
@@ -102,9 +120,15 @@ export class ContentSource extends PieceSource {
   readonly name: string;
   private readonly hasParent: boolean;
 
+  /** With native code where it was built and the file is a local one. */
+  static of(source: ByteSource, ...rest: [ChunkIndex, bigint, (chunk: number) => bigint | null]): ContentSource {
+    const native = source instanceof FileSource ? codecIfBuilt() : null;
+    return native ? new LocalContentSource(native, source as FileSource, ...rest) : new ContentSource(source, ...rest);
+  }
+
   constructor(
     private readonly source: ByteSource,
-    private readonly index: ChunkIndex,
+    protected readonly index: ChunkIndex,
     readonly size: bigint,
     /** The first address of a chunk's memory, for messages. */
     private readonly addressOf: (chunk: number) => bigint | null,
@@ -151,6 +175,31 @@ export class ContentSource extends PieceSource {
     const content = await readChunk(this.source, this.index, chunk);
     if (Buffer.isBuffer(content)) return content;
     throw chunkError(this.name, this.index, chunk, this.addressOf(chunk), content.problem, content.mend);
+  }
+}
+
+/** The same in a local file, of which native code reads, decodes and checks chunks on other threads. */
+class LocalContentSource extends ContentSource {
+  constructor(
+    private readonly native: Codec,
+    private readonly file: FileSource,
+    ...rest: [ChunkIndex, bigint, (chunk: number) => bigint | null]
+  ) {
+    super(file, ...rest);
+  }
+
+  protected override readonly fetchInto = async (chunk: number, target: Buffer): Promise<void> => {
+    const status = await this.native.load(this.index.record(chunk), target, this.file.fd).catch(() => null);
+    // The ordinary way tells why it cannot be had.
+    if (status !== GOOD) (await super.fetch(chunk)).copy(target);
+  };
+
+  protected override async fetch(chunk: number): Promise<Buffer> {
+    const size = this.lengthOf(chunk);
+    if (size > LARGEST_CHUNK) return super.fetch(chunk);
+    const content = Buffer.allocUnsafe(size);
+    await this.fetchInto(chunk, content);
+    return content;
   }
 }
 

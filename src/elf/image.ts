@@ -252,7 +252,7 @@ export class Image {
       const flagged = this.ours && (this.anchor!.flags & (IMAGE_COMPRESSED | IMAGE_DELTA | IMAGE_FOREIGN)) !== 0;
       const packed = flagged || (this.ours && this.segmentTable.has(PT_WARP_CHUNKED));
       if (packed) {
-        this.cachedContent = new ContentSource(this.source, this.chunks, this.anchor!.content_size, (chunk) => this.addressOfChunk(chunk));
+        this.cachedContent = ContentSource.of(this.source, this.chunks, this.anchor!.content_size, (chunk) => this.addressOfChunk(chunk));
       } else {
         this.cachedContent = this.source;
       }

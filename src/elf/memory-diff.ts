@@ -1,6 +1,7 @@
+import { codecIfBuilt, type Codec } from '../engine/codec.js';
 import { readRun, type AddressSpace, type Range, type Run } from './address-space.js';
 import { max, min } from './memory.js';
-import type { ByteSource } from './source.js';
+import { FileSource, type ByteSource } from './source.js';
 import type { Vma } from './vmas.js';
 
 /** What comparing found in one memory area of B (of A where B has none). */
@@ -27,12 +28,34 @@ const PAGE = 4096;
 const WINDOW = 4 << 20;
 const BLOCK = 64 << 10;
 const ZEROS = Buffer.alloc(WINDOW);
+/** Of struct compared in native/src/node/search.h: zeros. */
+const ZERO_OFFSET = (1n << 64n) - 1n;
+/** Batches that are being compared while another is put together. */
+const AHEAD = 3;
+const LARGEST_BATCH = 4096;
+
+interface Stretch {
+  area: AreaDifference;
+  from: bigint;
+  offsets: [bigint, bigint];
+  size: bigint;
+}
+
+/** What one call of native code compares; its two files, where there are any but zeros. */
+interface Batch {
+  a?: FileSource;
+  b?: FileSource;
+  stretches: Stretch[];
+  bytes: bigint;
+}
 
 /** Compares the memory of two images page by page, by address. `progress` is told bytes of address space that were passed. */
 export async function diffMemory(a: AddressSpace, b: AddressSpace, progress: (done: bigint) => void = () => {}): Promise<MemoryDifference> {
   const result: MemoryDifference = { areas: [], onlyA: 0n, onlyB: 0n };
   const left = new RunReader(a);
   const right = new RunReader(b);
+  const native = codecIfBuilt();
+  const files = native && new FileComparison(native);
   let area: AreaDifference | undefined;
   let done = 0n;
   try {
@@ -48,21 +71,30 @@ export async function diffMemory(a: AddressSpace, b: AddressSpace, progress: (do
           area = { vma, compared: 0n, pages: 0, ranges: [], unknown: 0n };
           result.areas.push(area);
         }
-        to = await compareRuns(left, right, from, to, area);
+        to = await compareRuns(left, right, from, to, area, files);
       } else if (here[0] === left) result.onlyA += to - from;
       else result.onlyB += to - from;
       done += to - from;
       progress(done);
       for (const side of here) await side.advance(to);
     }
+    await files?.finish();
   } finally {
+    await files?.settle();
     await Promise.all([left.close(), right.close()]);
   }
   return result;
 }
 
 /** Compares from `from` up to `to` or the end of a window; returns how far it came. */
-async function compareRuns(left: RunReader, right: RunReader, from: bigint, to: bigint, area: AreaDifference): Promise<bigint> {
+async function compareRuns(
+  left: RunReader,
+  right: RunReader,
+  from: bigint,
+  to: bigint,
+  area: AreaDifference,
+  files: FileComparison | null,
+): Promise<bigint> {
   const [one, other] = [left.run!, right.run!];
   if (one.from === 'absent' || other.from === 'absent') {
     // What is the kernel's is not the process's to differ.
@@ -75,22 +107,108 @@ async function compareRuns(left: RunReader, right: RunReader, from: bigint, to: 
     area.compared += to - from;
     return to;
   }
-  const want = Number(min(to - from, BigInt(WINDOW)));
+  const end = min(to, from + BigInt(WINDOW));
+  if (await files?.take(left, right, from, end, area)) return end;
+  await files?.finish(); // pages are added in their order
+  const want = Number(end - from);
   const [before, after] = await Promise.all([left.bytes(from, want), right.bytes(from, want)]);
   const length = Math.min(before.length, after.length);
+  comparePages(area, from, before.subarray(0, length), after.subarray(0, length));
+  area.compared += BigInt(length);
+  return from + BigInt(length);
+}
+
+function comparePages(area: AreaDifference, from: bigint, before: Buffer, after: Buffer): void {
+  const { length } = before;
   for (let block = 0; block < length; block += BLOCK) {
     const end = Math.min(length, block + BLOCK);
     if (before.compare(after, block, end, block, end) === 0) continue;
     for (let page = block; page < end; page += PAGE) {
       const pageEnd = Math.min(end, page + PAGE);
-      if (before.compare(after, page, pageEnd, page, pageEnd) !== 0) addPage(area, (from + BigInt(page)) & -BigInt(PAGE));
+      if (before.compare(after, page, pageEnd, page, pageEnd) !== 0) addPage(area, from + BigInt(page));
     }
   }
-  area.compared += BigInt(length);
-  return from + BigInt(length);
 }
 
-function addPage(area: AreaDifference, address: bigint): void {
+/** Memory of two files, or of one and zeros, that native code compares on other threads while the walk goes on. */
+class FileComparison {
+  private batch: Batch | undefined;
+  private readonly running: { batch: Batch; found: Promise<Buffer | null> }[] = [];
+
+  constructor(private readonly native: Codec) {}
+
+  /** Takes over what is to be compared; false when it is not in two files. */
+  async take(left: RunReader, right: RunReader, from: bigint, to: bigint, area: AreaDifference): Promise<boolean> {
+    const [a, b] = [placeOf(left, from, to), placeOf(right, from, to)];
+    if (!a || !b || (!a.file && !b.file)) return false;
+    if (this.batch && ((a.file && this.batch.a && a.file !== this.batch.a) || (b.file && this.batch.b && b.file !== this.batch.b)))
+      await this.begin();
+    this.batch ??= { stretches: [], bytes: 0n };
+    const { batch } = this;
+    batch.a ??= a.file;
+    batch.b ??= b.file;
+    batch.stretches.push({ area, from, offsets: [a.offset, b.offset], size: to - from });
+    batch.bytes += to - from;
+    if (batch.bytes >= BigInt(WINDOW) || batch.stretches.length === LARGEST_BATCH) await this.begin();
+    return true;
+  }
+
+  /** Waits until all that was taken is in the areas. */
+  async finish(): Promise<void> {
+    await this.begin();
+    while (this.running.length > 0) await this.collect();
+  }
+
+  /** Waits for what is under way. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.running.map(({ found }) => found));
+  }
+
+  private async begin(): Promise<void> {
+    const { batch } = this;
+    if (!batch) return;
+    this.batch = undefined;
+    const table = Buffer.alloc(batch.stretches.length * 24);
+    for (const [index, { offsets, size }] of batch.stretches.entries())
+      for (const [field, value] of [...offsets, size].entries()) table.writeBigUInt64LE(value, index * 24 + field * 8);
+    const found = this.native.compare(table, batch.a?.fd ?? -1, batch.b?.fd ?? -1);
+    found.catch(() => {}); // shows when it is awaited
+    this.running.push({ batch, found });
+    if (this.running.length > AHEAD) await this.collect();
+  }
+
+  private async collect(): Promise<void> {
+    const { batch, found } = this.running[0]!;
+    const differing = await found.catch(() => 'unread' as const);
+    this.running.shift();
+    // The ordinary way tells why.
+    if (differing === 'unread') for (const stretch of batch.stretches) await readAndCompare(batch, stretch);
+    else
+      for (let at = 0; differing && at < differing.length; at += 8) {
+        const { area, from } = batch.stretches[differing.readUInt32LE(at)]!;
+        addPage(area, from + BigInt(differing.readUInt32LE(at + 4)));
+      }
+    for (const { area, size } of batch.stretches) area.compared += size;
+  }
+}
+
+async function readAndCompare({ a, b }: Batch, { area, from, offsets, size }: Stretch): Promise<void> {
+  const read = async (file: FileSource | undefined, offset: bigint): Promise<Buffer> =>
+    file ? file.read(offset, Number(size)) : ZEROS.subarray(0, Number(size));
+  const [before, after] = await Promise.all([read(a, offsets[0]), read(b, offsets[1])]);
+  comparePages(area, from, before, after);
+}
+
+/** Where the bytes of a walk's next stretch are: in a file, or nowhere because they are zeros; null for elsewhere. */
+function placeOf({ run }: RunReader, from: bigint, to: bigint): { file?: FileSource; offset: bigint } | null {
+  if (run!.from === 'zero') return { offset: ZERO_OFFSET };
+  if (!(run!.source instanceof FileSource)) return null;
+  const offset = run!.offset + (from - run!.start);
+  return offset + (to - from) <= run!.source.size ? { file: run!.source, offset } : null;
+}
+
+function addPage(area: AreaDifference, at: bigint): void {
+  const address = at & -BigInt(PAGE);
   const last = area.ranges.at(-1);
   // A page can come in two parts where a file's content ends inside it.
   if (last && address < last.end) return;

@@ -1,6 +1,8 @@
+import { codecIfBuilt } from '../engine/codec.js';
 import { Failure } from '../failure.js';
 import { readRun, type Range, type Run } from './address-space.js';
 import { min } from './memory.js';
+import { FileSource } from './source.js';
 
 /** Finds things in memory that comes in windows. */
 export interface Scanner {
@@ -8,6 +10,8 @@ export interface Scanner {
   readonly reach: number;
   /** Whether memory of nothing but zeros can hold a match. */
   readonly matchesZeros: boolean;
+  /** Of a scanner for nothing but these bytes, which native code can find in a window while others are read and scanned. */
+  readonly pattern?: Buffer;
   /**
    * Reports, in ascending order, what starts at `from` or behind in the bytes up to `end`; what is before `from` is context. `final`: no memory
    * follows. `address` is that of the buffer's first byte. Returns from where bytes are needed again together with those that follow, at least
@@ -39,6 +43,8 @@ export const LONGEST = 65_536;
 export const PREVIEW = 64;
 
 const WINDOW = 4 << 20;
+/** Windows that are being read while one is scanned. */
+const AHEAD = 3;
 const CONTEXT = 256;
 const HEADROOM = LONGEST + CONTEXT;
 const SLACK = 4096;
@@ -67,8 +73,51 @@ interface Batch {
   pieces: Piece[];
 }
 
+/** A batch on its way. */
+interface Loaded {
+  batch: Batch;
+  /** The batch's bytes stand from HEADROOM on, as far as they are filled. */
+  buffer: Buffer;
+  filled: boolean;
+  /** Where in its bytes the scanner's pattern begins, ascending; null when nobody has looked. */
+  hits: Uint32Array | null;
+}
+
+const NO_HITS = new Uint32Array();
+/** More matches in a batch than these are not read one by one. */
+const FEW = 64;
+
+async function fill(loaded: Loaded, from: number, to: number): Promise<void> {
+  const { batch, buffer, filled } = loaded;
+  const [start, end] = [Math.max(0, from), Math.min(batch.length, to)];
+  if (!filled && start < end) await readRun(batch.run, buffer.subarray(HEADROOM + start, HEADROOM + end), batch.from + BigInt(start));
+}
+
+/** Reads a batch, or has native code look for the pattern where its bytes are, and reads only what is needed around what it finds. */
+async function prepare(loaded: Loaded, pattern: Buffer | undefined): Promise<void> {
+  const { batch, buffer } = loaded;
+  const native = pattern ? codecIfBuilt() : null;
+  const { source } = batch.run;
+  const all = async (): Promise<void> => {
+    await fill(loaded, 0, batch.length);
+    loaded.filled = true;
+  };
+  const inFile = native && source instanceof FileSource && batch.length > FEW * SLACK;
+  if (!inFile) await all();
+  if (!native || !pattern) return;
+  try {
+    const found = await (inFile
+      ? native.findInFile(pattern, source.fd, Number(offsetOf(batch)), batch.length)
+      : native.find(pattern, buffer.subarray(HEADROOM, HEADROOM + batch.length)));
+    loaded.hits = found ? new Uint32Array(found.buffer, found.byteOffset, found.length / 4) : NO_HITS;
+  } catch {
+    // It became shorter, or cannot be read: reading it says so.
+  }
+  if (!loaded.filled && (!loaded.hits || loaded.hits.length > FEW)) await all();
+}
+
 /**
- * Matches in the memory of `runs`, which ascend. The next window is read while one is scanned. `progress` is kept up to date. Memory that is adjacent
+ * Matches in the memory of `runs`, which ascend. The next windows are read while one is scanned. `progress` is kept up to date. Memory that is adjacent
  * by address is one text, wherever its bytes are.
  */
 export async function* scanMemory(
@@ -78,37 +127,46 @@ export async function* scanMemory(
 ): AsyncGenerator<Match[]> {
   const batches = plan(runs, scanner, progress);
   const buffers: Buffer[] = [];
-  const load = async (index: number): Promise<{ batch: Batch; buffer: Buffer } | null> => {
+  const load = async (index: number): Promise<Loaded | null> => {
     const { value: batch, done } = await batches.next();
     if (done) return null;
-    let buffer = buffers[index % 2];
+    const place = index % (AHEAD + 1);
+    let buffer = buffers[place];
     const size = HEADROOM + batch.length + SLACK;
     if (!buffer || buffer.length < size) {
       // Small for small images; the next batch may be larger.
       buffer = Buffer.allocUnsafe(buffer || batch.length > WINDOW / 4 ? HEADROOM + WINDOW + SLACK : size);
-      buffers[index % 2] = buffer;
+      buffers[place] = buffer;
     }
-    await readRun(batch.run, buffer.subarray(HEADROOM, HEADROOM + batch.length), batch.from);
-    return { batch, buffer };
+    const loaded = { batch, buffer, filled: false, hits: null };
+    await prepare(loaded, scanner.pattern);
+    return loaded;
   };
   let carried: Carried | null = null;
-  let loading = load(0);
+  const loading: Promise<Loaded | null>[] = [];
+  let started = 0;
+  const begin = (): void => {
+    const next = load(started++);
+    next.catch(() => {}); // a failure shows when it is awaited
+    loading.push(next);
+  };
   try {
-    for (let index = 1; ; index++) {
-      const loaded = await loading;
+    while (loading.length < AHEAD) begin();
+    for (;;) {
+      const loaded = await loading.shift()!;
       if (!loaded) return;
-      loading = load(index);
-      loading.catch(() => {}); // a failure shows when it is awaited
+      begin();
       const matches: Match[] = [];
       for (const piece of loaded.batch.pieces) {
-        carried = scanPiece(piece, loaded.buffer, carried, scanner, matches);
+        if (!loaded.filled) await fillAround(piece, loaded, carried, scanner.pattern!);
+        carried = scanPiece(piece, loaded, carried, scanner, matches);
         progress.searched += BigInt(piece.length);
       }
       yield matches;
     }
   } finally {
     // Whoever stops early closes the files next.
-    await loading.catch(() => {});
+    await Promise.allSettled(loading);
   }
 }
 
@@ -118,7 +176,7 @@ interface Carried {
   context: number;
 }
 
-function scanPiece(piece: Piece, buffer: Buffer, carried: Carried | null, scanner: Scanner, matches: Match[]): Carried | null {
+function scanPiece(piece: Piece, { buffer, hits }: Loaded, carried: Carried | null, scanner: Scanner, matches: Match[]): Carried | null {
   const start = HEADROOM + piece.at;
   let regionStart = start;
   let context = 0;
@@ -141,11 +199,54 @@ function scanPiece(piece: Piece, buffer: Buffer, carried: Carried | null, scanne
     const bytes = Buffer.from(region.subarray(at, at + Math.max(length, PREVIEW)));
     matches.push({ address: regionAddress + BigInt(at), length, bytes });
   };
-  const resume = scanner.scan(region, context, region.length, !piece.continues, found, regionAddress);
+  const resume = hits
+    ? takeHits(piece, hits, region, start - regionStart, context, scanner, found)
+    : scanner.scan(region, context, region.length, !piece.continues, found, regionAddress);
   behind.copy(buffer, end);
   if (!piece.continues) return null;
   const keep = Math.max(0, resume - CONTEXT);
   return { bytes: Buffer.from(region.subarray(keep)), context: resume - keep };
+}
+
+/** Matches of a piece whose bytes have been searched: `hits`, and those that reach over its borders. `before`: bytes of the region before the piece. */
+function takeHits(
+  piece: Piece,
+  hits: Uint32Array,
+  region: Buffer,
+  before: number,
+  context: number,
+  { pattern, scan }: Scanner,
+  found: (at: number, length: number) => void,
+): number {
+  const { length } = pattern!;
+  const search = (from: number, end: number): void => void scan(region, from, Math.min(end, region.length), true, found, 0n);
+  if (before > context) search(context, before + length - 1);
+  for (let index = firstFrom(hits, piece.at); index < hits.length && hits[index]! + length <= piece.at + piece.length; index++)
+    found(before + hits[index]! - piece.at, length);
+  if (piece.zerosAfter > 0) search(before + Math.max(0, piece.length - length + 1), region.length);
+  return Math.max(context, region.length - length + 1);
+}
+
+/** Reads what takeHits needs of a piece: its edges where other memory is adjacent, and what matches show. */
+async function fillAround(piece: Piece, loaded: Loaded, carried: Carried | null, { length }: Buffer): Promise<void> {
+  const end = piece.at + piece.length;
+  const hits = loaded.hits!;
+  if (carried || piece.zerosBefore > 0) await fill(loaded, piece.at, Math.min(end, piece.at + length + PREVIEW));
+  if (piece.continues || piece.zerosAfter > 0) await fill(loaded, Math.max(piece.at, end - CONTEXT - length), end);
+  for (let index = firstFrom(hits, piece.at); index < hits.length && hits[index]! < end; index++)
+    await fill(loaded, hits[index]!, Math.min(end, hits[index]! + Math.max(length, PREVIEW)));
+}
+
+/** Index of the first of ascending numbers that is no less than `least`. */
+function firstFrom(numbers: Uint32Array, least: number): number {
+  let low = 0;
+  let high = numbers.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (numbers[middle]! < least) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 async function* plan(runs: AsyncIterable<Run>, scanner: Scanner, progress: ScanProgress): AsyncGenerator<Batch> {
@@ -207,6 +308,7 @@ export function bytesScanner(pattern: Buffer): Scanner {
   return {
     reach: pattern.length - 1,
     matchesZeros: pattern.every((byte) => byte === 0),
+    pattern,
     scan(buffer, from, end, final, found) {
       const bytes = buffer.subarray(0, end);
       for (let at = bytes.indexOf(pattern, from); at >= 0; at = bytes.indexOf(pattern, at + 1)) found(at, pattern.length);

@@ -507,6 +507,7 @@ export function nameOf(table: Record<number, string>, value: number): string {
 /** Names of the bits set in `value`; unknown bits as one hexadecimal number at the end. */
 export function bitNames(table: Record<number, string>, value: number): string[] {
   const found: string[] = [];
+  if (value === 0) return found; // most areas of an image with many
   let rest = value;
   for (const [bit, name] of Object.entries(table)) {
     if ((value & Number(bit)) === 0) continue;

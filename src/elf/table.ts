@@ -10,29 +10,33 @@ import {
   type RecordOf,
 } from './schema.js';
 
-/** Reads one record's fields at `base`; `heap` resolves slices. Fields behind `size` bytes are zero: an older writer did not know them. */
-function readField(raw: Buffer, at: number, type: FieldType, heap: (offset: number, length: number) => Buffer): unknown {
+type Heap = (offset: number, length: number) => Buffer;
+
+function readScalar(raw: Buffer, at: number, scalar: string, heap: Heap): unknown {
+  switch (scalar) {
+    case 'u16':
+      return raw.readUInt16LE(at);
+    case 'u32':
+      return raw.readUInt32LE(at);
+    case 'i32':
+      return raw.readInt32LE(at);
+    case 'u64':
+      return raw.readBigUInt64LE(at);
+    case 'i64':
+      return raw.readBigInt64LE(at);
+    default:
+      return heap(raw.readUInt32LE(at), raw.readUInt32LE(at + 4));
+  }
+}
+
+/** Reads the field at `at`; `heap` resolves slices. */
+function readField(raw: Buffer, at: number, type: FieldType, heap: Heap): unknown {
   const { scalar, dimensions } = shapeOf(type);
   if (scalar === 'bytes') return raw.subarray(at, at + dimensions[0]!);
-  const one = (offset: number): unknown => {
-    switch (scalar) {
-      case 'u16':
-        return raw.readUInt16LE(offset);
-      case 'u32':
-        return raw.readUInt32LE(offset);
-      case 'i32':
-        return raw.readInt32LE(offset);
-      case 'u64':
-        return raw.readBigUInt64LE(offset);
-      case 'i64':
-        return raw.readBigInt64LE(offset);
-      default:
-        return heap(raw.readUInt32LE(offset), raw.readUInt32LE(offset + 4));
-    }
-  };
+  if (dimensions.length === 0) return readScalar(raw, at, scalar, heap);
   const size = shapeOf(scalar as FieldType).size;
   const many = (offset: number, [first, ...rest]: number[]): unknown => {
-    if (first === undefined) return one(offset);
+    if (first === undefined) return readScalar(raw, offset, scalar, heap);
     const stride = rest.reduce((product, dimension) => product * dimension, size);
     return Array.from({ length: first }, (_, index) => many(offset + index * stride, rest));
   };

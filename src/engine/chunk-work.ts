@@ -22,7 +22,7 @@ export interface Work {
 }
 
 /** `enum chunk_status` in native/src/node/chunks.h. */
-const GOOD = 1;
+export const GOOD = 1;
 const SKIPPED = 8;
 const PROBLEMS: Record<number, string> = {
   2: 'has impossible sizes',

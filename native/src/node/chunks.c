@@ -10,12 +10,15 @@
 
 #include "../base/lz4.h"
 #include "../base/xxh64.h"
+#include "search.h"
 
 #define LARGEST_CHUNK (1u << 20)
 /* With its worst expansion by LZ4 and an authentication tag. */
 #define LARGEST_STORED (LARGEST_CHUNK + LARGEST_CHUNK / 255 + 64)
 #define MOST_THREADS 256u
 #define HOLE_BLOCK (64u * 1024)
+/* What is read is hashed while it is in the processor's cache. */
+#define HASH_STEP (64u * 1024)
 #define NO_RECORD UINT32_MAX
 
 /* One chunk on its way from the input to the output. */
@@ -57,16 +60,6 @@ static void fail(struct pool *pool, size_t chunk, bool in_output, int error) {
 }
 
 /* 0, or an errno. */
-static int read_all(int fd, uint8_t *bytes, size_t size, uint64_t offset) {
-  while (size > 0) {
-    ssize_t n = pread(fd, bytes, size, (off_t)offset);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return n < 0 ? errno : ENODATA;
-    bytes += n, size -= (size_t)n, offset += (uint64_t)n;
-  }
-  return 0;
-}
-
 static int write_all(int fd, const uint8_t *bytes, size_t size, uint64_t offset) {
   while (size > 0) {
     ssize_t n = pwrite(fd, bytes, size, (off_t)offset);
@@ -199,8 +192,11 @@ static int write_with_holes(int fd, const uint8_t *bytes, size_t size, uint64_t 
   return 0;
 }
 
-/* Reads a chunk's content into one of the buffers, or tells what is wrong with it. 0, or an errno of the input. */
-static int load(const struct chunk_work *work, const struct warp_chunk_record *record, uint64_t input_size, uint8_t *stored, uint8_t *content, const uint8_t **ret, uint8_t *status) {
+/*
+ * Reads a chunk's content into `content`, of at least content_size bytes, or tells what is wrong with it. `stored` has LARGEST_STORED bytes.
+ * `discard`: the content is only checked, and not in `content` then. 0, or an errno of the input.
+ */
+static int load(int input, uint64_t input_size, const struct warp_chunk_record *record, uint8_t *stored, uint8_t *content, bool discard, uint8_t *status) {
   const uint32_t codec = record->flags & WARP_CHUNK_CODEC_MASK;
   *status = CHUNK_SKIPPED;
   if ((record->flags & WARP_CHUNK_IN_PARENT) != 0) return 0;
@@ -208,20 +204,38 @@ static int load(const struct chunk_work *work, const struct warp_chunk_record *r
   if (record->content_size == 0 || record->content_size > LARGEST_CHUNK || record->stored_size > LARGEST_STORED) return 0;
   *status = CHUNK_BEHIND_END;
   if (record->file_offset > input_size || record->stored_size > input_size - record->file_offset) return 0;
-  int error = read_all(work->input, stored, record->stored_size, record->file_offset);
-  if (error != 0) return error;
+  /* What is stored as it is needs no second buffer. */
+  const bool in_place = codec == WARP_CHUNK_PLAIN && record->stored_size == record->content_size;
+  uint8_t *const bytes = in_place ? content : stored;
+  struct xxh64_state hash;
+  xxh64_begin(&hash);
+  for (uint32_t done = 0; done < record->stored_size;) {
+    const uint32_t left = record->stored_size - done, step = left < HASH_STEP ? left : HASH_STEP;
+    uint8_t *const at = in_place && discard ? bytes : bytes + done;
+    int error = read_all(input, at, step, record->file_offset + done);
+    if (error != 0) return error;
+    xxh64_update(&hash, at, step);
+    done += step;
+  }
   *status = CHUNK_WRONG_STORED_HASH;
-  if (xxh64(stored, record->stored_size) != record->stored_hash) return 0;
+  if (xxh64_end(&hash) != record->stored_hash) return 0;
   *status = CHUNK_SKIPPED;
   if ((record->flags & WARP_CHUNK_ENCRYPTED) != 0) return 0;
   *status = CHUNK_UNKNOWN_CODEC;
   if (codec != WARP_CHUNK_PLAIN && codec != WARP_CHUNK_LZ4) return 0;
   *status = CHUNK_WRONG_BLOCK;
-  if (codec == WARP_CHUNK_PLAIN ? record->stored_size != record->content_size : !lz4_decompress(stored, record->stored_size, content, record->content_size)) return 0;
-  *ret = codec == WARP_CHUNK_PLAIN ? stored : content;
-  const uint64_t hash = codec == WARP_CHUNK_PLAIN ? record->stored_hash : xxh64(content, record->content_size);
-  *status = hash == record->content_hash ? CHUNK_GOOD : CHUNK_WRONG_CONTENT_HASH;
+  if (codec == WARP_CHUNK_PLAIN ? !in_place : !lz4_decompress(stored, record->stored_size, content, record->content_size)) return 0;
+  const bool right = in_place ? record->stored_hash == record->content_hash : xxh64(content, record->content_size) == record->content_hash;
+  *status = right ? CHUNK_GOOD : CHUNK_WRONG_CONTENT_HASH;
   return 0;
+}
+
+int chunks_load(int input, const struct warp_chunk_record *record, uint8_t *content, uint8_t *status) {
+  static _Thread_local uint8_t *stored; /* a thread of the pool loads many */
+  struct stat file;
+  if (stored == NULL) stored = malloc(LARGEST_STORED);
+  if (stored == NULL) return ENOMEM;
+  return fstat(input, &file) != 0 ? errno : load(input, (uint64_t)file.st_size, record, stored, content, false, status);
 }
 
 static void unpack_records(struct pool *pool, uint32_t *workspace) {
@@ -233,14 +247,13 @@ static void unpack_records(struct pool *pool, uint32_t *workspace) {
   if (error != 0) fail(pool, 0, false, error);
   for (size_t index; error == 0 && (index = take_record(pool)) < work->count;) {
     const struct warp_chunk_record *record = &work->records[index];
-    const uint8_t *bytes = NULL;
-    error = load(work, record, (uint64_t)input.st_size, stored, content, &bytes, &work->status[index]);
+    error = load(work->input, (uint64_t)input.st_size, record, stored, content, work->output < 0, &work->status[index]);
     if (error != 0) {
       fail(pool, index, false, error);
     } else if (work->output >= 0 && work->status[index] != CHUNK_GOOD) {
       fail(pool, index, false, 0);
     } else if (work->output >= 0) {
-      error = write_with_holes(work->output, bytes, record->content_size, record->content_offset + (uint64_t)work->moved);
+      error = write_with_holes(work->output, content, record->content_size, record->content_offset + (uint64_t)work->moved);
       if (error != 0) fail(pool, index, true, error);
     }
     __atomic_fetch_add(work->progress, record->content_size, __ATOMIC_RELAXED);

@@ -55,4 +55,10 @@ int chunks_pack(struct chunk_work *work);
  */
 int chunks_unpack(struct chunk_work *work);
 
+/*
+ * Reads one chunk of `input` into `content`, of at least content_size bytes; checked like that. *status is what was found, one of enum
+ * chunk_status; the content is there where that is CHUNK_GOOD. Returns 0, or an errno of the input.
+ */
+int chunks_load(int input, const struct warp_chunk_record *record, uint8_t *content, uint8_t *status);
+
 #endif

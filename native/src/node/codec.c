@@ -1,6 +1,6 @@
 /*
- * Node-API addon: compresses, decompresses and hashes chunks of images on the threads of libuv's pool, and packs and unpacks whole files of
- * chunks on threads of its own. Buffers that a function takes must not be changed until the promise that it returns is settled.
+ * Node-API addon: compresses, decompresses, hashes and loads chunks of images, and searches and compares files, on the threads of libuv's
+ * pool; packs and unpacks whole files of chunks on threads of its own. Buffers that a function takes must not be changed until the promise that it returns is settled.
  */
 #include <stdlib.h>
 
@@ -8,6 +8,7 @@
 #include "../base/xxh64.h"
 #include "chunks.h"
 #include "napi.h"
+#include "search.h"
 
 #define LONGEST 0x7e000000
 
@@ -26,6 +27,11 @@ struct job {
   size_t target_size;
   int level;
   uint64_t hash;
+  int input;
+  int other_input;
+  uint64_t offset;
+  uint8_t status;
+  struct found found;
   struct chunk_work chunks;
 };
 
@@ -33,6 +39,7 @@ static void release_job(napi_env env, struct job *job) {
   if (job->source_buffer != NULL) napi_delete_reference(env, job->source_buffer);
   if (job->target_buffer != NULL) napi_delete_reference(env, job->target_buffer);
   if (job->work != NULL) napi_delete_async_work(env, job->work);
+  free(job->found.values);
   free(job);
 }
 
@@ -188,6 +195,118 @@ static napi_value hash(napi_env env, napi_callback_info info) {
   return start(env, job);
 }
 
+/* ---- pieces of files ---- */
+
+/* A job on two Buffers and `count` numbers from -1 up. NULL: an exception. */
+static struct job *new_piece_job(napi_env env, napi_callback_info info, size_t buffers, int64_t *numbers, size_t count) {
+  size_t given = buffers + count;
+  napi_value arguments[5];
+  struct job *job = calloc(1, sizeof *job);
+  if (job == NULL || napi_get_cb_info(env, info, &given, arguments, NULL, NULL) != 0) goto bad;
+  for (size_t i = 0; i < count; i++)
+    if (napi_get_value_int64(env, arguments[buffers + i], &numbers[i]) != 0 || numbers[i] < -1 || numbers[i] > INT64_MAX / 2) goto bad;
+  void *source;
+  if (napi_get_buffer_info(env, arguments[0], &source, &job->source_size) != 0 || napi_create_reference(env, arguments[0], 1, &job->source_buffer) != 0) goto bad;
+  job->source = source;
+  if (buffers == 1) return job;
+  if (napi_get_buffer_info(env, arguments[1], &job->target, &job->target_size) == 0 && job->target_size <= LONGEST &&
+      napi_create_reference(env, arguments[1], 1, &job->target_buffer) == 0)
+    return job;
+bad:
+  if (job != NULL) release_job(env, job);
+  type_error(env, "Buffers and numbers within their ranges are needed");
+  return NULL;
+}
+
+static void fail_with(struct job *job, int error) {
+  if (error == 0) return;
+  job->chunks.error = error;
+  job->error = "reading failed";
+}
+
+/* What was found, as 32-bit numbers in a Buffer; null for nothing. */
+static napi_value found_values(napi_env env, struct job *job) {
+  napi_value value = NULL;
+  if (job->found.count == 0) {
+    napi_get_null(env, &value);
+  } else if (napi_create_external_buffer(env, job->found.count * sizeof *job->found.values, job->found.values, release_memory, NULL, &value) == 0) {
+    job->found.values = NULL;
+  }
+  return value;
+}
+
+static void run_find(struct job *job) { fail_with(job, search_memory(job->target, job->target_size, job->source, job->source_size, &job->found)); }
+
+static void run_find_in_file(struct job *job) {
+  fail_with(job, search_file(job->input, job->offset, job->target_size, job->source, job->source_size, &job->found));
+}
+
+/* A search for the first argument, `pattern`. */
+static napi_value start_search(napi_env env, struct job *job, void (*run)(struct job *)) {
+  if (job == NULL) return NULL;
+  if (job->source_size == 0 || job->source_size > SEARCH_LONGEST || job->target_size > LONGEST) {
+    release_job(env, job);
+    return type_error(env, "the pattern or the size is out of range");
+  }
+  job->run = run;
+  job->result = found_values;
+  return start(env, job);
+}
+
+/* find(pattern, buffer): see search_memory. */
+static napi_value find(napi_env env, napi_callback_info info) { return start_search(env, new_piece_job(env, info, 2, NULL, 0), run_find); }
+
+/* findInFile(pattern, input, offset, size): see search_file. */
+static napi_value find_in_file(napi_env env, napi_callback_info info) {
+  int64_t numbers[3];
+  struct job *job = new_piece_job(env, info, 1, numbers, 3);
+  if (job != NULL) job->input = (int)numbers[0], job->offset = (uint64_t)numbers[1], job->target_size = (size_t)numbers[2];
+  return start_search(env, job, run_find_in_file);
+}
+
+static void run_compare(struct job *job) {
+  fail_with(job, search_differences(job->input, job->other_input, job->source, job->source_size / sizeof(struct compared), &job->found));
+}
+
+/* compare(stretches, a, b): see search_differences; the stretches are as in struct compared and aligned to 8. */
+static napi_value compare(napi_env env, napi_callback_info info) {
+  int64_t numbers[2];
+  struct job *job = new_piece_job(env, info, 1, numbers, 2);
+  if (job == NULL) return NULL;
+  if ((uintptr_t)job->source % 8 != 0 || job->source_size % sizeof(struct compared) != 0) {
+    release_job(env, job);
+    return type_error(env, "the stretches have another size or alignment");
+  }
+  job->input = (int)numbers[0], job->other_input = (int)numbers[1];
+  job->run = run_compare;
+  job->result = found_values;
+  return start(env, job);
+}
+
+static void run_load(struct job *job) { fail_with(job, chunks_load(job->input, job->source, job->target, &job->status)); }
+
+static napi_value loaded(napi_env env, struct job *job) {
+  napi_value value = NULL;
+  napi_create_int64(env, job->status, &value);
+  return value;
+}
+
+/* load(record, buffer, input): see chunks_load; resolves to the status. The record must be aligned to 8. */
+static napi_value load(napi_env env, napi_callback_info info) {
+  int64_t input;
+  struct job *job = new_piece_job(env, info, 2, &input, 1);
+  if (job == NULL) return NULL;
+  const struct warp_chunk_record *record = job->source;
+  if ((uintptr_t)record % 8 != 0 || job->source_size != sizeof *record || record->content_size > job->target_size) {
+    release_job(env, job);
+    return type_error(env, "the record or the buffer has another size");
+  }
+  job->input = (int)input;
+  job->run = run_load;
+  job->result = loaded;
+  return start(env, job);
+}
+
 /* ---- whole files ---- */
 
 #define STATE_HEAD 16
@@ -273,7 +392,7 @@ __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_e
   static const struct {
     const char *name;
     napi_callback function;
-  } functions[] = {{"compress", compress}, {"decompress", decompress}, {"hash", hash}, {"pack", pack}, {"unpack", unpack}};
+  } functions[] = {{"compress", compress}, {"decompress", decompress}, {"hash", hash}, {"find", find}, {"findInFile", find_in_file}, {"compare", compare}, {"load", load}, {"pack", pack}, {"unpack", unpack}};
   for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
     napi_value function;
     if (napi_create_function(env, functions[i].name, SIZE_MAX, functions[i].function, NULL, &function) != 0) return NULL;
