@@ -179,15 +179,16 @@ class FileComparison {
 
   private async collect(): Promise<void> {
     const { batch, found } = this.running[0]!;
-    const differing = await found.catch(() => 'unread' as const);
+    const differing = await found.catch(() => undefined);
     this.running.shift();
-    // The ordinary way tells why.
-    if (differing === 'unread') for (const stretch of batch.stretches) await readAndCompare(batch, stretch);
-    else
-      for (let at = 0; differing && at < differing.length; at += 8) {
-        const { area, from } = batch.stretches[differing.readUInt32LE(at)]!;
-        addPage(area, from + BigInt(differing.readUInt32LE(at + 4)));
-      }
+    if (differing === undefined) {
+      // The ordinary way tells why.
+      for (const stretch of batch.stretches) await readAndCompare(batch, stretch);
+    }
+    for (let at = 0; at < (differing?.length ?? 0); at += 8) {
+      const { area, from } = batch.stretches[differing!.readUInt32LE(at)]!;
+      addPage(area, from + BigInt(differing!.readUInt32LE(at + 4)));
+    }
     for (const { area, size } of batch.stretches) area.compared += size;
   }
 }
