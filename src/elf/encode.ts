@@ -195,7 +195,10 @@ function storedPlaces(image: Image, address: bigint, bytes: Buffer): Placed[] {
     const at = address + BigInt(done);
     const segment = image.memory.segmentAt(at);
     if (!segment || at >= segment.address + segment.fileSize) {
-      throw new Failure(`${image.source.name}: the memory at ${hex(at)} is not stored plainly in the image, so it cannot be edited`);
+      const mend = image.packing ? 'decompress it first' : 'the file that it is mapped from has it';
+      throw new Failure(
+        `${image.source.name}: the memory at ${hex(at)} is not stored plainly in the image, so it cannot be edited; ${mend}`,
+      );
     }
     const size = Number(min(BigInt(bytes.length - done), segment.address + segment.fileSize - at));
     placed.push({ offset: segment.offset + (at - segment.address), bytes: bytes.subarray(done, done + size) });

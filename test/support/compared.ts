@@ -130,14 +130,23 @@ export interface Compared {
   core: string | { skip: string };
 }
 
-/** Runs it as the ordinary user with these variables, and captures it. */
-export async function capture(directory: string, environment: Record<string, string>): Promise<Compared> {
+/** Runs it as the ordinary user with these variables, until it waits for a line. */
+export async function startCompared(
+  directory: string,
+  environment: Record<string, string>,
+): Promise<{ program: Conversation; executable: string; file: string }> {
   const executable = join(directory, 'compared');
   if (!existsSync(executable)) compile(directory, 'compared', SOURCE.replaceAll(/\b(\d{10,})\b/g, '$1ul'));
   const file = join(directory, 'a file');
   const program = Conversation.start(directory, ['run', '--', executable, file], environment);
+  await program.line();
+  return { program, executable, file };
+}
+
+/** Runs it with these variables, and captures it. */
+export async function capture(directory: string, environment: Record<string, string>): Promise<Compared> {
+  const { program, executable, file } = await startCompared(directory, environment);
   try {
-    await program.line();
     const core = gcore({ pid: program.child.pid! }, directory);
     const stats = join(directory, 'stats.json');
     const before = program.checkpoint(directory, 'before', '--leave-running', '--stats', stats);
