@@ -25,8 +25,9 @@ export default class Optimize extends DocumentCommand {
   static override summary = 'Put first in a compressed image what its program needs first.';
   static override description = [
     'Restores the program as often as --runs says, one after the other, with nothing in memory but what it asks for, and kills it when --until succeeds, when',
-    'it ends or when the time is over. What most runs asked for, and of that what they asked for earliest, then stands first in the image: a restore loads it',
-    'first. The timeline is kept in the image; `show` and `report` tell it. Each run is a real one: the program does what it would do after any restore.',
+    'it ends or when the time is over. What most runs asked for, and of that what they asked for earliest, then stands first in the image, as it is in memory:',
+    'a restore maps it and loads the rest while the program runs. The timeline is kept in the image; `show` and `report` tell it. Each run is a real one: the',
+    'program does what it would do after any restore.',
   ].join(' ');
   static override examples = [
     "<%= config.bin %> optimize /tmp/image --runs 3 --until 'curl -sf localhost:8080'",
@@ -48,6 +49,9 @@ export default class Optimize extends DocumentCommand {
       description: 'Directory for core.img, or a file (*.img), instead of the image itself.',
       helpValue: 'OUT',
     }),
+    'keep-compressed': Flags.boolean({
+      description: 'Leave what is needed first compressed too: a smaller image, whose first answer comes later.',
+    }),
     'load-faults': Flags.string({
       description: 'How memory that is not loaded yet is noticed; auto takes the first that this host allows.',
       options: ['auto', 'userfaultfd', 'userfaultfd-user', 'signals'],
@@ -68,6 +72,9 @@ export default class Optimize extends DocumentCommand {
           refuse(image);
           const directory = await mkdtemp(join(tmpdir(), 'warp-tool-optimize-'));
           try {
+            const program = image.single('process');
+            // Root's restorer takes on the program's identity before it writes there.
+            if (program && process.geteuid!() === 0) await chown(directory, program.uid[1]!, program.gid[1]!);
             const runs: Map<bigint, bigint>[] = [];
             for (let index = 0; index < flags.runs; index++) {
               const { until, timeout, verbose, 'load-faults': loadFaults } = flags;
@@ -82,7 +89,7 @@ export default class Optimize extends DocumentCommand {
             }
             const status = flags.output === undefined ? await stat(source) : null;
             await ImageWriter.write(output, async (writer) => {
-              await writeRearranged(image, mergeRuns(image, runs), writer, (done, total) => {
+              await writeRearranged(image, mergeRuns(image, runs), !flags['keep-compressed'], writer, (done, total) => {
                 signal.throwIfAborted();
                 bar.update(done, total);
               });

@@ -8,28 +8,37 @@ import {
   ANCHOR_OFFSET,
   anchorFields,
   CHUNK_IN_PARENT,
+  CODEC_PLAIN,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
   TABLE_HEADER_SIZE,
   type Fields,
+  type NoteRecord,
 } from './schema.js';
+import type { ByteSource } from './source.js';
 import { encodeTable } from './table.js';
 
-/** A stretch of stored bytes and its place in the new file. */
+/** A stretch of bytes, in the old file or of the content, and its place in the new file. */
 interface Move {
+  source: ByteSource;
   from: bigint;
   to: bigint;
   size: bigint;
 }
 
+/** Where and how a chunk is stored in the new file: what changes in its record. */
+type Place = Pick<NoteRecord<'chunks'>, 'file_offset' | 'stored_size' | 'stored_hash' | 'flags'>;
+
 /**
  * Writes a compressed image with its stored bytes in another order, and the timeline that led to it: first the chunks of `accesses`, then the others by
- * content offset, last what only `decompress` reads. Content space and all other notes stay as they are. `progress` is told bytes of stored content.
+ * content offset, last what only `decompress` reads. With `mappable` the chunks of `accesses` are stored as they are in memory, at page boundaries, so that
+ * a restore maps them. Content space and all other notes stay as they are. `progress` is told bytes of stored content.
  */
 export async function writeRearranged(
   image: Image,
   accesses: readonly Access[],
+  mappable: boolean,
   writer: ImageWriter,
   progress: (done: number, total: number) => void,
 ): Promise<void> {
@@ -37,29 +46,33 @@ export async function writeRearranged(
   const note = encodeTable(projectNotes.accesses.fields, accesses);
   const notes = await projectNoteSegment(image);
   const metadataSize = notes.sizeWith(note);
-  const places = new Map<bigint, bigint>();
+  const pageSize = BigInt(image.single('image')!.page_size);
+  const hot = new Set(mappable ? accesses.map(({ chunk }) => chunk) : []);
+  const places = new Map<bigint, Place>();
   const moves: Move[] = [];
   let end = metadataSize;
   for (const chunk of fileOrder(image, accesses)) {
-    const from = chunks.field(chunk, 'file_offset');
+    const record = chunks.get(chunk);
     // Equal content is stored once, and needed when the first of its chunks is.
-    if (places.has(from)) continue;
-    const size = BigInt(chunks.field(chunk, 'stored_size'));
+    if (places.has(record.file_offset)) continue;
+    let move: Move = { source: image.source, from: record.file_offset, to: end, size: BigInt(record.stored_size) };
+    let place: Place = { ...record, file_offset: end };
+    if (hot.has(chunk)) {
+      const to = ((end + pageSize - 1n) / pageSize) * pageSize;
+      move = { source: image.content, from: record.content_offset, to, size: BigInt(record.content_size) };
+      place = { file_offset: to, stored_size: record.content_size, stored_hash: record.content_hash, flags: CODEC_PLAIN };
+    }
     const last = moves.at(-1);
-    if (last && last.from + last.size === from) last.size += size;
-    else moves.push({ from, to: end, size });
-    places.set(from, end);
-    end += size;
+    if (last && last.source === move.source && last.from + last.size === move.from && last.to + last.size === move.to) last.size += move.size;
+    else moves.push(move);
+    places.set(record.file_offset, place);
+    end = move.to + move.size;
   }
-  const offsets: (bigint | null)[] = [];
-  for (let chunk = 0; chunk < chunks.length; chunk++) {
-    offsets.push(places.get(chunks.field(chunk, 'file_offset')) ?? null);
-  }
-  const metadata = await notes.metadataWith(note, offsets, metadataSize, end);
+  const metadata = await notes.metadataWith(note, places, metadataSize, end);
   await writer.truncate(end);
   const total = Number(end - metadataSize);
-  for (const { from, to, size } of moves) {
-    await writer.copy(image.source, from, from + size, to - from, (done) => progress(Number(to - metadataSize) + done, total));
+  for (const { source, from, to, size } of moves) {
+    await writer.copy(source, from, from + size, to - from, (done) => progress(Number(to - metadataSize) + done, total));
   }
   await writer.write(0n, metadata);
 }
@@ -99,14 +112,14 @@ async function projectNoteSegment(image: Image) {
     );
   }
   const pageSize = BigInt(image.single('image')!.page_size);
-  const encode = (accesses: Buffer, offsets?: readonly (bigint | null)[]): Buffer => {
+  const encode = (accesses: Buffer, places?: ReadonlyMap<bigint, Place>): Buffer => {
     const parts = found.notes
       .filter(({ owner, type }) => owner !== NOTE_OWNER || type !== projectNotes.accesses.type)
       .map(({ owner, type, descriptor }) =>
         encodeNote(
           owner,
           type,
-          offsets && owner === NOTE_OWNER && type === projectNotes.chunks.type ? moved(descriptor, offsets) : descriptor,
+          places && owner === NOTE_OWNER && type === projectNotes.chunks.type ? moved(descriptor, places) : descriptor,
           8,
         ),
       );
@@ -117,8 +130,8 @@ async function projectNoteSegment(image: Image) {
       const end = anchor.notes_offset + BigInt(encode(accesses).length);
       return end <= anchor.metadata_size ? anchor.metadata_size : ((end + pageSize - 1n) / pageSize) * pageSize;
     },
-    async metadataWith(accesses: Buffer, offsets: readonly (bigint | null)[], metadataSize: bigint, fileSize: bigint): Promise<Buffer> {
-      const notes = encode(accesses, offsets);
+    async metadataWith(accesses: Buffer, places: ReadonlyMap<bigint, Place>, metadataSize: bigint, fileSize: bigint): Promise<Buffer> {
+      const notes = encode(accesses, places);
       const metadata = Buffer.alloc(Number(metadataSize));
       original.copy(metadata, 0, 0, start);
       notes.copy(metadata, start);
@@ -136,12 +149,20 @@ async function projectNoteSegment(image: Image) {
   };
 }
 
-/** The note `chunks` with other file offsets; null leaves one as it is. */
-function moved(descriptor: Buffer, offsets: readonly (bigint | null)[]): Buffer {
+/** The note `chunks` for chunks that are stored elsewhere; `places` by their file offset until now. */
+function moved(descriptor: Buffer, places: ReadonlyMap<bigint, Place>): Buffer {
   const copy = Buffer.from(descriptor);
   const recordSize = copy.readUInt32LE(0);
-  const at = TABLE_HEADER_SIZE + offsetIn(projectNotes.chunks.fields, 'file_offset');
-  for (const [index, offset] of offsets.entries()) if (offset !== null) copy.writeBigUInt64LE(offset, at + index * recordSize);
+  const recordsEnd = TABLE_HEADER_SIZE + copy.readUInt32LE(4) * recordSize;
+  const { fields } = projectNotes.chunks;
+  for (let at = TABLE_HEADER_SIZE; at < recordsEnd; at += recordSize) {
+    const place = places.get(copy.readBigUInt64LE(at + offsetIn(fields, 'file_offset')));
+    if (!place) continue;
+    copy.writeBigUInt64LE(place.file_offset, at + offsetIn(fields, 'file_offset'));
+    copy.writeBigUInt64LE(place.stored_hash, at + offsetIn(fields, 'stored_hash'));
+    copy.writeUInt32LE(place.stored_size, at + offsetIn(fields, 'stored_size'));
+    copy.writeUInt32LE(place.flags, at + offsetIn(fields, 'flags'));
+  }
   return copy;
 }
 

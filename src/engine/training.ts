@@ -32,7 +32,7 @@ export type RunEnd = 'condition' | 'program ended' | 'timeout';
  */
 export async function trainingRun(training: Training, trace: string): Promise<{ end: RunEnd; trace: Buffer }> {
   const { image, until, timeout, loadFaults, verbose, signal } = training;
-  const argv = [image, '--concurrent', '--load-concurrency', '0', '--load-trace', trace];
+  const argv = [image, '--concurrent', '--no-direct-map', '--load-concurrency', '0', '--load-trace', trace];
   if (loadFaults !== undefined) argv.push('--load-faults', loadFaults);
   signal.throwIfAborted();
   const program = new Group(nativeFile('warp-restore'), argv, verbose);

@@ -815,6 +815,7 @@ const restoreStats = object({
     'no-dispatch',
     'nothing-to-map',
     'nothing-can-wait',
+    'chunks-mapped',
   ),
   explanation: string('the reason in words'),
   faults: nullable(oneOf('userfaultfd', 'userfaultfd-user', 'signals'), 'of mode concurrent: how absent memory is noticed'),

@@ -20,6 +20,9 @@
 #define MAXIMUM_WORKERS 64u
 #define HUGE_PAGE (2 * MIB)
 #define MADV_COLLAPSE_ 25 /* Linux 6.1 */
+#define LOADER_NICE 10
+
+#define PRIO_PROCESS_ 0 /* setpriority(2) */
 
 struct worker {
   uint8_t *content;
@@ -196,6 +199,8 @@ static void end_thread(void) {
 static void load_in_order(void *argument) {
   struct worker *worker = argument;
   sys(prctl, PR_SET_NAME, "warp-loader");
+  /* The program goes first: what it waits for is loaded by others, and this thread ends with its work. */
+  sys(setpriority, PRIO_PROCESS_, 0, LOADER_NICE);
   for (;;) {
     uint32_t index = __atomic_fetch_add(&next_chunk, 1, __ATOMIC_RELAXED);
     if (index >= loading->chunk_count) break;

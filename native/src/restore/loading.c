@@ -111,12 +111,16 @@ void choose_mode(struct restore *restore) {
   *choice = choose(restore);
   if (choice->mode == MODE_CONCURRENT) find_faults(restore->options.load_faults, choice);
   restore->concurrent = choice->mode == MODE_CONCURRENT;
+  const uint32_t flags = restore->image.anchor.flags & (WARP_IMAGE_COMPRESSED | WARP_IMAGE_FIXED_CALLS);
+  restore->map_chunks = restore->concurrent && restore->options.direct_map && flags == WARP_IMAGE_COMPRESSED;
   restore->options.direct_map = choice->mode == MODE_DIRECT;
   if (restore->options.concurrent == CONCURRENT_ALWAYS && !restore->concurrent) log_warn("all memory is loaded before the program goes on: %s", choice->explanation);
 }
 
 void settle_mode(struct restore *restore) {
   struct choice *choice = &restore->choice;
+  if (choice->mode == MODE_CONCURRENT && restore->loading == NULL && restore->stats.direct_mappings > 0)
+    *choice = (struct choice){.mode = MODE_DIRECT, .reason = "chunks-mapped", .explanation = "all content that can wait stands in the image as it does in memory"};
   if (choice->mode == MODE_CONCURRENT && restore->loading == NULL) *choice = eager("nothing-can-wait", "all content is stacks, shared memory and the like, which must be there when the program goes on");
   if (choice->mode == MODE_DIRECT && restore->stats.direct_mappings == 0) *choice = eager("nothing-to-map", "no private memory has a stretch of 64 KiB: reading takes less time than mapping");
   log_info("memory: %s", choice->explanation);
@@ -178,9 +182,26 @@ static bool holds_stack(const struct image *image, const struct warp_vma_record 
 }
 
 static bool may_be_deferred(const struct image *image, const struct warp_vma_record *vma) {
-  const uint32_t unfit = WARP_VMA_GROWS_DOWN | WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED | WARP_VMA_HUGETLB | WARP_VMA_SEALED;
-  bool plain = vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP;
-  return plain && (vma->flags & unfit) == 0 && (vma->protection & WARP_PROT_READ) != 0 && !holds_stack(image, vma);
+  const uint32_t unfit = WARP_VMA_HUGETLB | WARP_VMA_SEALED;
+  return is_anonymous(vma) && (vma->flags & unfit) == 0 && (vma->protection & WARP_PROT_READ) != 0 && !holds_stack(image, vma);
+}
+
+/*
+ * Content that stands in the file as it does in memory, at a page boundary, is mapped: `optimize` stores so what training runs needed. Returns
+ * whether it was.
+ */
+static bool map_chunk(struct restore *restore, const struct warp_vma_record *vma, const struct warp_chunk_record *chunk, uint64_t offset, uint64_t address, uint64_t size) {
+  if (!restore->map_chunks || !chunk_can_be_mapped(chunk) || vma == NULL || !is_anonymous(vma)) return false;
+  if (address % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || offset % PAGE_SIZE != 0 || address + size > vma->end) return false;
+  const int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
+  const long mapped = sys(mmap, address, size, kernel_protection(vma->protection), flags, restore->image_fd, chunk->file_offset + offset);
+  if (mapped < 0) {
+    log_debug("memory at 0x%lx cannot be mapped from the image: %s: it is read", address, error_text(mapped));
+    return false;
+  }
+  restore->stats.direct_mappings++;
+  restore->stats.direct_bytes += size;
+  return true;
 }
 
 static void need_what_the_kernel_touches(struct deferral *deferral) {
@@ -198,8 +219,8 @@ static void need_what_the_kernel_touches(struct deferral *deferral) {
   need_memory(deferral, process->arg_start, process->env_end - process->arg_start);
 }
 
-/* Splits a target at the borders of chunks: what is needed at once stays one, the rest becomes pieces. */
-static void split(struct deferral *deferral, const struct target *target, uint32_t protection, struct list *remaining, struct list *pieces) {
+/* Splits a target at the borders of chunks: what can be mapped is, what is needed at once stays a target, the rest becomes pieces. */
+static void split(struct deferral *deferral, const struct target *target, const struct warp_vma_record *vma, struct list *remaining, struct list *pieces) {
   const struct chunk_index *index = index_of(deferral);
   const uint64_t target_end = target->offset + target->size;
   for (uint64_t at = target->offset; at < target_end;) {
@@ -209,7 +230,12 @@ static void split(struct deferral *deferral, const struct target *target, uint32
     uint64_t address = target->address + (at - target->offset);
     /* What no chunk holds is an error that the restorer finds. */
     bool deferred = chunk != NULL && chunk->content_offset <= at && !deferral->needed[i] && address % PAGE_SIZE == 0 && (end - at) % PAGE_SIZE == 0;
+    if (chunk != NULL && chunk->content_offset <= at && map_chunk(deferral->restore, vma, chunk, at - chunk->content_offset, address, end - at)) {
+      at = end;
+      continue;
+    }
     if (deferred) {
+      const uint32_t protection = vma == NULL ? 0 : (uint32_t)kernel_protection(vma->protection);
       *(struct warp_load_piece *)list_add(pieces) = (struct warp_load_piece){.address = address, .size = end - at, .chunk = (uint32_t)i, .offset = (uint32_t)(at - chunk->content_offset), .protection = protection, .next = WARP_NONE};
     } else {
       *(struct target *)list_add(remaining) = (struct target){at, end - at, address};
@@ -285,6 +311,7 @@ int defer_content(struct restore *restore, struct list *targets) {
   const struct image *image = &restore->image;
   struct deferral deferral = {.restore = restore};
   struct list remaining, pieces, chunks, huge;
+  if (nears_area_limit(restore)) restore->map_chunks = false;
   deferral.needed = arena_allocate(&restore->arena, restore->content.index.count + 1);
   list_init(&deferral.by_address, &restore->arena, sizeof(struct target));
   list_init(&remaining, &restore->arena, sizeof(struct target));
@@ -303,9 +330,10 @@ int defer_content(struct restore *restore, struct list *targets) {
   for (size_t i = 0; i < targets->count; i++) {
     const struct target *target = list_at(targets, struct target, i);
     const struct warp_vma_record *vma = image_vma_at(image, target->address);
-    split(&deferral, target, vma == NULL ? 0 : (uint32_t)kernel_protection(vma->protection), &remaining, &pieces);
+    split(&deferral, target, vma, &remaining, &pieces);
   }
-  log_debug("%lu targets, %lu pieces can wait", targets->count, pieces.count);
+  log_debug("%lu targets, %lu pieces can wait, %lu are mapped", targets->count, pieces.count, restore->stats.direct_mappings);
+  *targets = remaining;
   if (pieces.count == 0) return 0;
   list_chunks(&deferral, &pieces, &chunks);
   list_huge(restore, &pieces, &huge);
@@ -330,6 +358,5 @@ int defer_content(struct restore *restore, struct list *targets) {
   format(loading->path, sizeof loading->path, "%s", image->path);
   restore->loading = loading;
   for (size_t i = 0; i < pieces.count; i++) restore->stats.deferred_bytes += list_at(&pieces, struct warp_load_piece, i)->size;
-  *targets = remaining;
   return 0;
 }

@@ -131,9 +131,11 @@ int kernel_protection(uint32_t protection) {
 
 static bool maps_directly(const Elf64_Phdr *segment) { return segment->p_type == PT_LOAD && segment->p_filesz >= DIRECT_MINIMUM; }
 
-static bool may_map_directly(const struct restore *restore, const struct warp_vma_record *vma) {
-  bool plain = vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP;
-  return restore->options.direct_map && plain && (vma->flags & (WARP_VMA_GROWS_DOWN | WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED)) == 0;
+bool chunk_can_be_mapped(const struct warp_chunk_record *chunk) { return chunk->flags == WARP_CHUNK_PLAIN && chunk->file_offset % PAGE_SIZE == 0; }
+
+bool is_anonymous(const struct warp_vma_record *vma) {
+  const uint32_t peculiar = WARP_VMA_GROWS_DOWN | WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED;
+  return (vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP) && (vma->flags & peculiar) == 0;
 }
 
 static int fail_map(struct restore *restore, const struct warp_vma_record *vma, long error) {
@@ -182,7 +184,7 @@ static long map_ground(struct restore *restore, const struct warp_vma_record *vm
 static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct list *targets, struct list *protect_later) {
   const int final = kernel_protection(vma->protection);
   bool content_elsewhere = vma->kind == WARP_VMA_OBJECT && restore->object_fds[vma->object] >= 0;
-  bool direct_allowed = may_map_directly(restore, vma);
+  bool direct_allowed = restore->options.direct_map && is_anonymous(vma);
   bool covered = direct_allowed && first < end && first->p_memsz == vma->end - vma->start && maps_directly(first);
   bool eager = false;
   for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) eager |= segment_stored(segment) > 0 && !(direct_allowed && maps_directly(segment));
@@ -249,6 +251,7 @@ bool nears_area_limit(const struct restore *restore) {
     limit = parse_decimal(&at);
   }
   for (uint64_t i = 0; i < restore->image.segment_count; i++) direct += maps_directly(&restore->image.segments[i]);
+  for (size_t i = 0; restore->map_chunks && i < restore->content.index.count; i++) direct += chunk_can_be_mapped(&restore->content.index.records[i]);
   return restore->image.vmas.count + 2 * direct + 64 > limit;
 }
 

@@ -92,6 +92,7 @@ struct restore {
   struct content content;
   struct choice choice;
   bool concurrent;              /* part of the memory is loaded while the program runs */
+  bool map_chunks;              /* then: chunks that are stored as they are in memory are mapped */
   struct warp_loading *loading; /* that part */
   struct stats stats;
   /* The restorer's place while memory changes around it. */
@@ -180,6 +181,10 @@ int restore_vdso(struct restore *restore);
 /* Whether mapping what can be mapped might need more memory areas than a process may have. */
 bool nears_area_limit(const struct restore *restore);
 /* PROT_ bits of mmap(2) for WARP_PROT_ bits. */
+/* Whether a chunk stands in the file as it does in memory, at a page boundary. */
+bool chunk_can_be_mapped(const struct warp_chunk_record *chunk);
+/* Private memory without a file whose pages can come from anywhere. */
+bool is_anonymous(const struct warp_vma_record *vma);
 int kernel_protection(uint32_t protection);
 
 /* ---- process.c ---- */
