@@ -63,7 +63,8 @@ export async function writeRearranged(
       place = { file_offset: to, stored_size: record.content_size, stored_hash: record.content_hash, flags: CODEC_PLAIN };
     }
     const last = moves.at(-1);
-    if (last && last.source === move.source && last.from + last.size === move.from && last.to + last.size === move.to) last.size += move.size;
+    if (last && last.source === move.source && last.from + last.size === move.from && last.to + last.size === move.to)
+      last.size += move.size;
     else moves.push(move);
     places.set(record.file_offset, place);
     end = move.to + move.size;

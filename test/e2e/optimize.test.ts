@@ -41,9 +41,27 @@ function contentOffset(image: Image, address: bigint): bigint {
   return segment.offset + (address - segment.address);
 }
 
-/** What of an image must stay: everything but where chunks stand. */
+/** What of an image must stay: its content, cut as it was. */
 const contentOf = (path: string): Promise<unknown[]> =>
-  withImage(path, (image) => [...image.table('chunks')].map(({ file_offset: place, ...rest }) => ({ ...rest, placed: place !== 0n })));
+  withImage(path, (image) =>
+    [...image.table('chunks')].map(({ content_offset: offset, content_size: size, content_hash: hash }) => ({ offset, size, hash })),
+  );
+
+/** How chunks are stored, wherever that is. */
+const storageOf = (path: string): Promise<unknown[]> =>
+  withImage(path, (image) => [...image.table('chunks')].map(({ file_offset: _, ...rest }) => rest));
+
+interface Statistics {
+  direct_bytes: number;
+  direct_mappings: number;
+}
+
+/** What a restore with `args` tells of how memory came. */
+async function statisticsOf(image: string, ...args: string[]): Promise<Statistics> {
+  const path = join(makeDirectory(), 'statistics');
+  await (await restoreProgram(image, undefined, [...args, '--stats', path])).kill();
+  return JSON.parse(readFileSync(path, 'utf8')) as Statistics;
+}
 
 describe('a program that needs eight blocks of 256', () => {
   let image: string;
@@ -134,6 +152,7 @@ describe('a program that needs eight blocks of 256', () => {
     const trace = join(makeDirectory(), 'trace');
     const restored = await restoreProgram(copy, undefined, [
       '--concurrent',
+      '--no-direct-map',
       '--load-faults',
       'signals',
       '--load-concurrency',
@@ -160,6 +179,39 @@ describe('a program that needs eight blocks of 256', () => {
       expect(inOrder).toHaveLength(places.size);
       expect(inOrder).toEqual(inOrder.toSorted((a, b) => Number(a - b)));
     });
+  });
+
+  it('has them mapped by a restore', async () => {
+    const copy = await copyOf(image);
+    expect(await optimize(copy, '--runs', '1', ...until)).toMatchObject({ code: 0, stderr: '' });
+    const mapped = await withImage(copy, (opened) => {
+      const chunks = opened.table('chunks');
+      for (const { chunk } of opened.table('accesses')) {
+        const record = chunks.get(chunk);
+        expect(record).toMatchObject({ flags: 0, stored_size: record.content_size, stored_hash: record.content_hash });
+        expect(record.file_offset % 4096n).toBe(0n);
+      }
+      return needed.reduce((sum, address) => {
+        const record = chunks.get(opened.chunks.find(Number(contentOffset(opened, address))));
+        return sum + record.content_size;
+      }, 0);
+    });
+    for (const mode of ['signals', 'userfaultfd-user']) {
+      const statistics = await statisticsOf(copy, '--concurrent', '--load-faults', mode);
+      expect(statistics.direct_bytes).toBeGreaterThanOrEqual(mapped);
+    }
+    expect(await statisticsOf(copy, '--concurrent', '--no-direct-map')).toMatchObject({ direct_bytes: 0, direct_mappings: 0 });
+    // Memory that came that way can be checkpointed again, and given back.
+    const restored = await restoreProgram(copy, undefined, ['--concurrent']);
+    const second = await checkpointAndEnd(restored, compressed);
+    await (await restoreProgram(second, undefined, ['--no-concurrent', '--verify'])).kill();
+  });
+
+  it('has them compressed where that is asked for', async () => {
+    const copy = await copyOf(image);
+    expect(await optimize(copy, '--runs', '1', ...until, '--keep-compressed')).toMatchObject({ code: 0, stderr: '' });
+    expect(await storageOf(copy)).toEqual(await storageOf(image));
+    expect(await withImage(copy, (opened) => optimisationOf(opened)?.runs)).toBe(1);
   });
 
   it('is left alone, with nothing beside it, when the time is over, the program cannot be restored or somebody interrupts', async () => {
