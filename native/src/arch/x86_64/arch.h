@@ -109,11 +109,13 @@ void arch_frame_set_return(struct ucontext *context, uint64_t restorer);
 
 /*
  * Calls that are made in the engine's code on behalf of the program, so that Syscall User Dispatch lets them pass: the
- * program's registers and stack are its own meanwhile. Each place of the program that makes calls gets a stub for good;
- * false when there are no more, or when the place starts threads and those are used up. A thread that begins in such a stub
+ * program's registers and stack are its own meanwhile. Each place of the program that makes calls gets a stub for good, one
+ * for each system call that it makes; false when there are no more, or when it starts threads and those are used up. A thread that begins in such a stub
  * calls dispatch_thread_started first.
  */
 bool arch_make_call_in_stub(struct ucontext *context, bool starts_thread);
+/* As arch_interrupted_call, for a call that was made in a stub, which knows its number. */
+bool arch_interrupted_call_in_stub(const struct ucontext *context, long *number);
 /* A thread that stands in a stub goes on in the program's own code instead. */
 void arch_leave_stub(struct ucontext *context);
 /* Signal handlers that call engine_dispatched_call, engine_fault and engine_signal (dispatch.c), and go on in the handler that it returns, if any. */
