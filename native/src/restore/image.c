@@ -218,6 +218,7 @@ int image_open(struct image *image, struct arena *arena, const char *path, int o
   VIEW(timers, TIMERS, timer);
   VIEW(tid_references, TID_REFERENCES, tid_reference);
   VIEW(guards, GUARDS, guard);
+  VIEW(accesses, ACCESSES, access);
 #undef VIEW
   if (image->image.count != 1 || image->process.count != 1 || image->threads.count == 0 || image->vmas.count == 0) return fail(failure, "%s: the notes image, process, threads or vmas are missing: %s", image->path, damaged);
   find_auxv(image);

@@ -130,6 +130,7 @@ struct deferral {
   struct restore *restore;
   struct list by_address; /* of struct target */
   bool *needed;           /* by chunk: must be there at once */
+  bool *mappable;         /* by chunk */
 };
 
 static bool less_address(const void *a, const void *b) { return ((const struct target *)a)->address < ((const struct target *)b)->address; }
@@ -186,12 +187,20 @@ static bool may_be_deferred(const struct image *image, const struct warp_vma_rec
   return is_anonymous(vma) && (vma->flags & unfit) == 0 && (vma->protection & WARP_PROT_READ) != 0 && !holds_stack(image, vma);
 }
 
-/*
- * Content that stands in the file as it does in memory, at a page boundary, is mapped: `optimize` stores so what training runs needed. Returns
- * whether it was.
- */
+/* What training runs needed, where `optimize` has stored it as it is in memory. */
+static void find_mappable(struct deferral *deferral) {
+  struct restore *restore = deferral->restore;
+  const struct chunk_index *index = index_of(deferral);
+  if (!restore->map_chunks || nears_area_limit(restore)) return;
+  for (size_t i = 0; i < restore->image.accesses.count; i++) {
+    const uint32_t chunk = view_at(&restore->image.accesses, struct warp_access_record, i)->chunk;
+    if (chunk < index->count) deferral->mappable[chunk] = index->records[chunk].flags == WARP_CHUNK_PLAIN && index->records[chunk].file_offset % PAGE_SIZE == 0;
+  }
+}
+
+/* Maps content [offset, offset + size) of a chunk; returns whether that could be done. */
 static bool map_chunk(struct restore *restore, const struct warp_vma_record *vma, const struct warp_chunk_record *chunk, uint64_t offset, uint64_t address, uint64_t size) {
-  if (!restore->map_chunks || !chunk_can_be_mapped(chunk) || vma == NULL || !is_anonymous(vma)) return false;
+  if (vma == NULL || !is_anonymous(vma)) return false;
   if (address % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || offset % PAGE_SIZE != 0 || address + size > vma->end) return false;
   const int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
   const long mapped = sys(mmap, address, size, kernel_protection(vma->protection), flags, restore->image_fd, chunk->file_offset + offset);
@@ -230,7 +239,7 @@ static void split(struct deferral *deferral, const struct target *target, const 
     uint64_t address = target->address + (at - target->offset);
     /* What no chunk holds is an error that the restorer finds. */
     bool deferred = chunk != NULL && chunk->content_offset <= at && !deferral->needed[i] && address % PAGE_SIZE == 0 && (end - at) % PAGE_SIZE == 0;
-    if (chunk != NULL && chunk->content_offset <= at && map_chunk(deferral->restore, vma, chunk, at - chunk->content_offset, address, end - at)) {
+    if (chunk != NULL && chunk->content_offset <= at && deferral->mappable[i] && map_chunk(deferral->restore, vma, chunk, at - chunk->content_offset, address, end - at)) {
       at = end;
       continue;
     }
@@ -311,8 +320,9 @@ int defer_content(struct restore *restore, struct list *targets) {
   const struct image *image = &restore->image;
   struct deferral deferral = {.restore = restore};
   struct list remaining, pieces, chunks, huge;
-  if (nears_area_limit(restore)) restore->map_chunks = false;
   deferral.needed = arena_allocate(&restore->arena, restore->content.index.count + 1);
+  deferral.mappable = arena_allocate(&restore->arena, restore->content.index.count + 1);
+  find_mappable(&deferral);
   list_init(&deferral.by_address, &restore->arena, sizeof(struct target));
   list_init(&remaining, &restore->arena, sizeof(struct target));
   list_init(&pieces, &restore->arena, sizeof(struct warp_load_piece));

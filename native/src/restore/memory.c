@@ -131,8 +131,6 @@ int kernel_protection(uint32_t protection) {
 
 static bool maps_directly(const Elf64_Phdr *segment) { return segment->p_type == PT_LOAD && segment->p_filesz >= DIRECT_MINIMUM; }
 
-bool chunk_can_be_mapped(const struct warp_chunk_record *chunk) { return chunk->flags == WARP_CHUNK_PLAIN && chunk->file_offset % PAGE_SIZE == 0; }
-
 bool is_anonymous(const struct warp_vma_record *vma) {
   const uint32_t peculiar = WARP_VMA_GROWS_DOWN | WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED;
   return (vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP) && (vma->flags & peculiar) == 0;
@@ -251,7 +249,7 @@ bool nears_area_limit(const struct restore *restore) {
     limit = parse_decimal(&at);
   }
   for (uint64_t i = 0; i < restore->image.segment_count; i++) direct += maps_directly(&restore->image.segments[i]);
-  for (size_t i = 0; restore->map_chunks && i < restore->content.index.count; i++) direct += chunk_can_be_mapped(&restore->content.index.records[i]);
+  if (restore->map_chunks) direct += restore->image.accesses.count;
   return restore->image.vmas.count + 2 * direct + 64 > limit;
 }
 

@@ -46,7 +46,7 @@ struct image {
   const uint8_t *auxv;
   size_t auxv_size;
   struct view image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
-      pending_signals, timers, tid_references, guards, chunks;
+      pending_signals, timers, tid_references, guards, chunks, accesses;
 };
 
 /* Times in microseconds since the restorer began, and amounts. */
@@ -92,7 +92,7 @@ struct restore {
   struct content content;
   struct choice choice;
   bool concurrent;              /* part of the memory is loaded while the program runs */
-  bool map_chunks;              /* then: chunks that are stored as they are in memory are mapped */
+  bool map_chunks;              /* then: what training runs needed is mapped where it is stored as it is in memory */
   struct warp_loading *loading; /* that part */
   struct stats stats;
   /* The restorer's place while memory changes around it. */
@@ -181,8 +181,6 @@ int restore_vdso(struct restore *restore);
 /* Whether mapping what can be mapped might need more memory areas than a process may have. */
 bool nears_area_limit(const struct restore *restore);
 /* PROT_ bits of mmap(2) for WARP_PROT_ bits. */
-/* Whether a chunk stands in the file as it does in memory, at a page boundary. */
-bool chunk_can_be_mapped(const struct warp_chunk_record *chunk);
 /* Private memory without a file whose pages can come from anywhere. */
 bool is_anonymous(const struct warp_vma_record *vma);
 int kernel_protection(uint32_t protection);
