@@ -474,3 +474,14 @@ it('leaves nothing behind when it is ended half-way', async () => {
   expect(await ended).toEqual([null, 'SIGTERM']);
   expect(readdirSync(directory)).not.toContain('interrupted');
 });
+
+it('a core file with a segment around the end of all addresses is compressed, and is the same again', () => {
+  const path = join(directory, 'around.core');
+  const core = foreignCore({
+    segments: [{ address: 0xffff_ffff_ffff_f000n, size: BigInt(4 * PAGE), content: Buffer.alloc(2 * PAGE, 'odd') }],
+  });
+  writeFileSync(path, core);
+  succeed('compress', path, '-o', join(directory, 'around.img'));
+  succeed('decompress', join(directory, 'around.img'), '-o', join(directory, 'around-again.core'));
+  expect(readFileSync(join(directory, 'around-again.core')).equals(core)).toBe(true);
+});

@@ -14,6 +14,8 @@
 #define WARP_NOTE_OWNER "warp-tool"
 #define WARP_ANCHOR_OFFSET 64
 #define WARP_ANCHOR_MAGIC "WARPTOOL"
+/* Bytes before the content. */
+#define WARP_LARGEST_METADATA (256ul << 20)
 
 /* Program header types, in the range that the ELF specification leaves to operating systems (PT_LOOS..PT_HIOS). */
 #define PT_WARP_ANCHOR 0x6a770001u

@@ -1,6 +1,5 @@
 import type { Image } from '../elf/image.js';
 import { descriptorsOf } from '../elf/descriptors.js';
-import { Failure } from '../failure.js';
 import { fds } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
@@ -126,9 +125,7 @@ function protocolName({ family, type }: Row['detail']): string {
 }
 
 export function collectFds(image: Image): Document {
-  if (!image.ours) {
-    throw new Failure(`${image.source.name}: a core file of another writer does not hold file descriptors; only images of warp-tool do`);
-  }
+  image.requireOurs('file descriptors');
   return {
     image: image.source.name,
     warnings: image.warnings,

@@ -2,7 +2,6 @@ import type { Image } from '../elf/image.js';
 import { decodeSiginfo } from '../elf/kernel-notes/siginfo.js';
 import { Modules } from '../elf/modules.js';
 import { signalName, signalNames } from '../elf/signals.js';
-import { Failure } from '../failure.js';
 import { signals } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
@@ -68,11 +67,7 @@ export default class Signals extends ImageCommand {
 }
 
 export async function collectSignals(image: Image): Promise<Document> {
-  if (!image.ours) {
-    throw new Failure(
-      `${image.source.name}: a core file of another writer does not hold signal dispositions; see \`warp-tool threads\` for the masks`,
-    );
-  }
+  image.requireOurs('signal dispositions', 'see `warp-tool threads` for the masks');
   const modules = new Modules(image);
   const actions: Document['actions'] = [];
   for (const { number, handler, flags, mask } of image.table('signal_actions')) {

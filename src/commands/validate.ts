@@ -33,14 +33,15 @@ export default class Validate extends DocumentCommand {
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Validate);
     let path: string;
-    let sealed = false;
+    const unchecked: string[] = [];
     const checked: Checked = { segments: 0, notes: 0, records: 0, chunks: 0, content: 0n };
     const findings: Finding[] = [];
     const obstacles: Obstacle[] = [];
     const progress = new Progress('hashing');
     try {
       const image = await Image.open(args.image, await this.openOptions(flags));
-      sealed = image.sealed;
+      unchecked.push(...image.newer);
+      if (image.sealed) unchecked.push('what is encrypted: give --encryption-key-file or --encryption-key-env');
       path = image.source.name;
       try {
         for await (const finding of validateImage(image, checked, (done, total) => progress.update(Number(done), Number(total))))
@@ -64,7 +65,7 @@ export default class Validate extends DocumentCommand {
     }
     const document: Document = {
       ...validationDocument(path, checked, findings),
-      unchecked: sealed ? 'what is encrypted: give --encryption-key-file or --encryption-key-env' : null,
+      unchecked: unchecked.length > 0 ? unchecked.join('; ') : null,
       host: flags.host ? { restorable: !obstacles.some(({ effect }) => effect === 'fails'), obstacles } : null,
     };
     if (!document.valid || document.host?.restorable === false) process.exitCode = 1;

@@ -112,7 +112,11 @@ export class AddressSpace {
     }
     if (vma.absence === 'unknown') {
       const kernels = vma.kind === 'vvar' || vma.kind === 'vsyscall';
-      yield absent(kernels ? 'it belongs to the kernel, which no image holds' : "the image's writer left it out");
+      const leftOut =
+        this.image.anchor && !this.image.ours
+          ? 'it is stored in a way that this version does not know, if at all'
+          : "the image's writer left it out";
+      yield absent(kernels ? 'it belongs to the kernel, which no image holds' : leftOut);
       return;
     }
     const file = await this.fileOf(vma);

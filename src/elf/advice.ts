@@ -108,7 +108,7 @@ export function adviceOf(image: Image, composition: Composition, leaveOut: Reado
     0.1,
   );
   const absent = sum(composition.areas, ({ vma, category }) => (category === 'kernel' || category === 'reserved' ? 0 : Number(vma.absent)));
-  if (!image.ours && absent >= MIB) {
+  if (!image.anchor && absent >= MIB) {
     found.push({
       topic: 'absent',
       bytes: absent,

@@ -1,6 +1,7 @@
+import { Failure } from '../failure.js';
 import { metadataRecords, sealMetadata } from './metadata.js';
 import { encodeNote } from './notes.js';
-import { ANCHOR_MAGIC, ANCHOR_OFFSET, anchorFields, FORMAT_MAJOR, layoutOf, NOTE_OWNER, type Fields } from './schema.js';
+import { ANCHOR_MAGIC, ANCHOR_OFFSET, anchorFields, FORMAT_MAJOR, LARGEST_METADATA, layoutOf, NOTE_OWNER, type Fields } from './schema.js';
 import { ET_CORE, PT_NOTE, PT_WARP_ANCHOR, type Segment } from './segments.js';
 import { encodeRecord } from './table.js';
 
@@ -43,7 +44,12 @@ export async function composeMetadata(plan: MetadataPlan): Promise<Buffer> {
   };
   const notes = [...plan.foreignNotes.map(({ content, align }) => place(content, align)), place(own, 4n)];
   const last = notes.at(-1)!;
-  const metadata = Buffer.alloc(Math.max(up(at, PAGE), Number(plan.leastSize)));
+  const size = Math.max(up(at, PAGE), Number(plan.leastSize));
+  if (size > LARGEST_METADATA)
+    throw new Failure(
+      `the image would have ${size} bytes of metadata, and may have ${LARGEST_METADATA}: with larger chunks there are fewer of them`,
+    );
+  const metadata = Buffer.alloc(size);
 
   encodeRecord(metadataRecords.header as Fields, {
     ident: Buffer.from('7f454c46020101000000000000000000', 'hex'),
@@ -81,7 +87,8 @@ export async function composeMetadata(plan: MetadataPlan): Promise<Buffer> {
     metadata.writeUInt32LE(type, entry);
     metadata.writeUInt32LE(flags, entry + 4);
     for (const [field, value] of [offset, address, 0n, fileSize, memorySize, align].entries())
-      metadata.writeBigUInt64LE(value, entry + 8 + field * 8);
+      // A damaged core file can have segments that reach around the end of all addresses.
+      metadata.writeBigUInt64LE(BigInt.asUintN(64, value), entry + 8 + field * 8);
   };
   segment(0, PT_WARP_ANCHOR, 0, [BigInt(ANCHOR_OFFSET), 0n, BigInt(SEGMENTS_OFFSET - ANCHOR_OFFSET), 0n, 8n]);
   for (const [index, { offset, content, align }] of notes.entries()) {

@@ -3,7 +3,7 @@ import { codecIfBuilt, type Codec } from '../engine/codec.js';
 import { ImageError } from '../failure.js';
 import { hex } from '../hex.js';
 import type { ChunkIndex } from './chunk-index.js';
-import { CODEC_LZ4, CODEC_PLAIN, LARGEST_CHUNK, nameOf, names } from './schema.js';
+import { CHUNK_KNOWN, CODEC_LZ4, CODEC_PLAIN, LARGEST_CHUNK, nameOf, names } from './schema.js';
 import { FileSource, type ByteSource } from './source.js';
 import { xxh64 } from './xxh64.js';
 
@@ -214,6 +214,8 @@ export async function readChunk(source: ByteSource, index: ChunkIndex, chunk: nu
   if (index.isInParent(chunk)) return { problem: `cannot be read: ${IN_PARENT}`, mend: 'take the image without --parent' };
   const stored = await readStored(source, index, chunk);
   if (!Buffer.isBuffer(stored)) return stored;
+  const unknown = index.flags(chunk) & ~CHUNK_KNOWN;
+  if (unknown !== 0) return { problem: `is stored in a way that this version does not know (flags ${hex(unknown >>> 0)})`, mend: NEWER };
   if (index.isEncrypted(chunk)) return { problem: 'is encrypted, but the image does not say how' };
   const content = await decode(stored, index.codec(chunk), index.contentSize(chunk));
   if (content !== stored && Buffer.isBuffer(content) && (await xxh64(content)) !== index.contentHash(chunk))
@@ -262,12 +264,13 @@ export class OverlaySource implements ByteSource {
   }
 }
 
+const NEWER = 'use the version of warp-tool that wrote it, or a newer one';
 const IN_PARENT = 'it is kept in the parent image, which this version does not read';
 
 async function decode(stored: Buffer, codec: number, size: number): Promise<Buffer | ChunkProblem> {
   if (codec === CODEC_PLAIN) return stored.length === size ? stored : { problem: `has ${stored.length} bytes for ${size} of content` };
   if (codec !== CODEC_LZ4)
-    return { problem: `is packed with ${nameOf(names.codec, codec)}, which this version does not know`, mend: 'use a newer one' };
+    return { problem: `is packed with ${nameOf(names.codec, codec)}, which this version does not know`, mend: NEWER };
   const { default: lz4 } = await import('lz4js');
   const content = Buffer.allocUnsafe(size);
   const length = lz4.decompressBlock(stored, content, 0, stored.length, 0);

@@ -42,7 +42,7 @@ export async function encodeImage(
   const patches = await environmentPatches(document, image);
   if (image.ours) await rehash(document, image, patches);
   let moved = resize(document, image);
-  const contentStart = image.anchor && image.ours ? image.anchor.metadata_size : 0n;
+  const contentStart = image.anchor && image.ours ? BigInt(image.metadataSize) : 0n;
   const total = Number(source.size - contentStart);
   let metadata: Placed[];
   if (image.ours) {

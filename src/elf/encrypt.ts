@@ -35,7 +35,7 @@ export async function encryptImage(image: Image, path: string, key: Buffer, { pr
   refuseFlags(image, IMAGE_DELTA, 'is a delta of a parent, which this version does not encrypt');
   if (ours) await checkMetadata(file);
   const below = ours ? file.chunks : null;
-  const metadata = ours ? await source.read(0n, Number(file.anchor!.metadata_size)) : Buffer.alloc(0);
+  const metadata = ours ? await source.read(0n, file.metadataSize) : Buffer.alloc(0);
   const index = below ? new ChunkIndex(Buffer.from(below.records)) : ChunkIndex.planned(pieces(0, Number(source.size), CHUNK_SIZE));
   const order = Array.from({ length: index.length }, (_, chunk) => chunk);
   if (below) {
@@ -146,8 +146,8 @@ function checkOrder({ source, chunks }: Image): void {
 }
 
 /** What stands in the file outside of metadata and chunks would be lost: nothing but zeros may. */
-async function checkGaps({ source, chunks, anchor }: Image, order: readonly number[]): Promise<void> {
-  let at = Number(anchor!.metadata_size);
+async function checkGaps({ source, chunks, metadataSize }: Image, order: readonly number[]): Promise<void> {
+  let at = metadataSize;
   const check = async (end: number): Promise<void> => {
     for (; at < end; at += GAP_WINDOW) {
       const bytes = await source.read(BigInt(at), Math.min(GAP_WINDOW, end - at));

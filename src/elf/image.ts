@@ -1,4 +1,5 @@
 import { Failure, ImageError } from '../failure.js';
+import { hex } from '../hex.js';
 import { ChunkIndex } from './chunk-index.js';
 import { ContentSource } from './content.js';
 import { cipherOf, DecryptedSource, openData } from './encryption.js';
@@ -8,7 +9,7 @@ import type { MappedFile } from './kernel-notes/file.js';
 import { decodeXstate, type Xstate } from './kernel-notes/xstate.js';
 import type { Prstatus } from './kernel-notes/prstatus.js';
 import { Memory } from './memory.js';
-import { hashOfMetadata } from './metadata.js';
+import { hashOfMetadata, metadataSizeProblem } from './metadata.js';
 import { readNotes, type Note } from './notes.js';
 import {
   ANCHOR_MAGIC,
@@ -20,6 +21,7 @@ import {
   IMAGE_DELTA,
   IMAGE_ENCRYPTED,
   IMAGE_FOREIGN,
+  IMAGE_KNOWN,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
@@ -54,10 +56,20 @@ export interface OpenOptions {
 
 /** What an encrypted image shows without its key. */
 export const OPEN_NOTES: ReadonlySet<NoteName> = new Set<NoteName>(['image', 'encryption', 'chunks']);
+
+/** What is wrong with `flags` of an anchor, behind the name of the image. */
+export function unknownFlags(flags: number): string {
+  const unknown = hex((flags & ~IMAGE_KNOWN) >>> 0);
+  return `has flags that this version does not know (${unknown}): use the version of warp-tool that wrote it, or a newer one`;
+}
+
 export const SEALED =
   'it is encrypted, and threads, memory, descriptors and all names are sealed; give its key with --encryption-key-file or --encryption-key-env';
 const DAMAGED_METADATA = 'copy the image again, or take a new checkpoint';
 
+const KNOWN_TYPES: ReadonlySet<number> = new Set(Object.values(projectNotes).map(({ type }) => type));
+const MOST_SHOWN = 8;
+const METADATA_SIZE_OFFSET = BigInt(ANCHOR_OFFSET + layoutOf(anchorFields).places.find(({ name }) => name === 'metadata_size')!.offset);
 const ANCHOR_END = BigInt(ANCHOR_OFFSET + layoutOf(anchorFields).size);
 
 /**
@@ -67,6 +79,8 @@ const ANCHOR_END = BigInt(ANCHOR_OFFSET + layoutOf(anchorFields).size);
 export class Image {
   /** What is odd but does not keep the image from being read: one line each. */
   readonly warnings: string[] = [];
+  /** Of these, what a later version of the format brought: nobody here can say more of it. */
+  readonly newer: string[] = [];
   readonly memory: Memory;
   private readonly tables = new Map<NoteName, Table<never>>();
   private readonly decodedNotes = new Map<KernelNoteKey, unknown>();
@@ -88,7 +102,8 @@ export class Image {
   ) {
     this.memory = new Memory(
       source,
-      () => this.content,
+      // Only a format that is known tells where chunked content is.
+      this.ours ? () => this.content : null,
       segmentTable,
       (address) => this.vmaAt(address)?.absence === 'zero',
     );
@@ -103,7 +118,10 @@ export class Image {
         'the core has no list of mapped files (NT_FILE), so files and symbols are unknown: the kernel leaves it out where it would be large; raise kernel.core_file_note_size_limit before the next dump',
       );
     }
-    if (container) this.warnings.unshift(...container.warnings);
+    if (container) {
+      this.warnings.unshift(...container.warnings);
+      this.newer.unshift(...container.newer);
+    }
   }
 
   /** Opens the image that an IMAGE argument of the command line means. */
@@ -217,6 +235,25 @@ export class Image {
   /** Fails for what is not among the open notes of an encrypted image. */
   requireKey(): void {
     if (this.sealed) throw new Failure(`${this.source.name}: ${SEALED}`);
+  }
+
+  /** Fails for what only images of ours hold, `what`, where this is none or one of a format that is not known. `otherwise`: what to do then. */
+  requireOurs(what: string, otherwise = 'only images of warp-tool do'): void {
+    if (this.ours) return;
+    const { name } = this.source;
+    if (!this.anchor) throw new Failure(`${name}: a core file of another writer does not hold ${what}; ${otherwise}`);
+    const { format_major: major, format_minor: minor } = this.anchor;
+    throw new Failure(
+      `${name}: ${what} cannot be shown, as format version ${major}.${minor} is not known; use the version of warp-tool that wrote it`,
+    );
+  }
+
+  /** Bytes before the content of an image of ours, as many as can be read at once. */
+  get metadataSize(): number {
+    const { metadata_size: size } = this.anchor!;
+    const problem = metadataSizeProblem(size);
+    if (problem !== null) throw new ImageError(this.source.name, METADATA_SIZE_OFFSET, problem, DAMAGED_METADATA);
+    return Number(size);
   }
 
   /** Whether the file is encrypted, also where this is what was decrypted of it. */
@@ -395,16 +432,25 @@ export class Image {
 
   private checkVersions(): void {
     if (!this.anchor) return;
-    const { format_major: major, format_minor: minor, file_size: expected } = this.anchor;
-    if (major !== FORMAT_MAJOR) {
+    const { format_major: major, format_minor: minor, file_size: expected, flags } = this.anchor;
+    if (!this.ours) {
       this.warnings.push(
         `format version ${major}.${minor} is not known to this version of warp-tool; only what every core file tells is shown`,
       );
-    } else if (minor > FORMAT_MINOR) {
-      this.warnings.push(
+      return;
+    }
+    if (minor > FORMAT_MINOR) {
+      this.newer.push(
         `format version ${major}.${minor} is newer than ${FORMAT_MAJOR}.${FORMAT_MINOR}; parts that are new in it are not shown`,
       );
     }
+    if ((flags & ~IMAGE_KNOWN) !== 0) this.newer.push(`the image ${unknownFlags(flags)}`);
+    const unknown = this.notes.filter(({ owner, type }) => owner === NOTE_OWNER && !KNOWN_TYPES.has(type)).map(({ type }) => hex(type));
+    if (unknown.length > 0) {
+      const shown = unknown.slice(0, MOST_SHOWN).join(', ') + (unknown.length > MOST_SHOWN ? ', …' : '');
+      this.newer.push(`notes of types that this version does not know are not shown: ${shown}`);
+    }
+    this.warnings.push(...this.newer);
     if (expected > this.source.size) {
       this.warnings.push(`the file has ${this.source.size} of ${expected} bytes: it is truncated and cannot be restored; copy it again`);
     }

@@ -16,14 +16,14 @@ export class Memory {
   private list: readonly Segment[] | undefined;
   private byOffset: Segment[] | undefined;
 
-  /** `content`: what chunked segments lie in. `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
+  /** `content`: what chunked segments lie in; null where that is not known. `zeroFilled` tells whether memory without content in the file at an address is known to be zeros. */
   constructor(
     private readonly source: ByteSource,
-    private readonly content: () => ByteSource,
+    private readonly content: (() => ByteSource) | null,
     private readonly table: SegmentTable,
     private readonly zeroFilled: (address: bigint) => boolean,
   ) {
-    this.inOrder = table.memory();
+    this.inOrder = table.memory(content !== null);
   }
 
   /** PT_LOAD and PT_WARP_CHUNKED by ascending address. No two overlap, and none has more bytes in the file than in memory. */
@@ -85,12 +85,12 @@ export class Memory {
 
   /** How much content the image has of a segment, bytes: fewer than it has in memory, or none. */
   storedSize({ type, memorySize, fileSize }: Segment): bigint {
-    return type === PT_WARP_CHUNKED ? memorySize : fileSize;
+    return type !== PT_WARP_CHUNKED ? fileSize : this.content ? memorySize : 0n;
   }
 
   /** What a segment's offset is in. */
   sourceOf({ type }: Segment): ByteSource {
-    return type === PT_WARP_CHUNKED ? this.content() : this.source;
+    return type === PT_WARP_CHUNKED && this.content ? this.content() : this.source;
   }
 
   /** The first address whose byte is among `length` bytes at a content offset; null where none is: metadata, and objects that no area maps. */

@@ -12,6 +12,7 @@ import {
   IMAGE_DELTA,
   IMAGE_ENCRYPTED,
   IMAGE_FOREIGN,
+  LARGEST_METADATA,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
@@ -269,6 +270,8 @@ export function recordsOf(document: MetadataJson, name: NoteName): RecordJson[] 
 /** The bytes of the metadata of an image of ours: all that is placed, and zeros between. */
 export function assembleMetadata(document: MetadataJson): Buffer {
   const size = Number(numberOf(document.anchor!['metadata_size'], 'anchor.metadata_size'));
+  const problem = metadataSizeProblem(BigInt(size));
+  if (problem !== null) throw new Failure(`anchor.metadata_size: ${problem}`);
   const result = Buffer.alloc(size);
   const residue = document.residue.map(({ offset, bytes }) => ({ offset: BigInt(offset), bytes: bytesFromHex(bytes, 'residue') }));
   for (const { offset, bytes } of [...residue, ...placeMetadata(document)]) {
@@ -277,6 +280,12 @@ export function assembleMetadata(document: MetadataJson): Buffer {
     bytes.copy(result, Number(offset));
   }
   return result;
+}
+
+/** What is wrong with a size of metadata; null when it is possible. */
+export function metadataSizeProblem(size: bigint): string | null {
+  const least = ANCHOR_OFFSET + ANCHOR_SIZE;
+  return size >= least && size <= LARGEST_METADATA ? null : `metadata has ${least} to ${LARGEST_METADATA} bytes, not ${size}`;
 }
 
 /** Where the anchor has the hash of the metadata, bytes from the file's start. */
@@ -290,7 +299,7 @@ export async function sealMetadata(metadata: Buffer): Promise<void> {
 
 /** The hash that the metadata of an image of ours has, whatever its anchor says. */
 export async function hashOfMetadata(image: Image): Promise<bigint> {
-  const metadata = Buffer.from(await image.source.read(0n, Number(image.anchor!.metadata_size)));
+  const metadata = Buffer.from(await image.source.read(0n, image.metadataSize));
   metadata.writeBigUInt64LE(0n, METADATA_HASH_OFFSET);
   return xxh64(metadata);
 }
@@ -307,13 +316,21 @@ async function noteSegments(image: Image) {
 async function sectionBytes(image: Image, header: Buffer): Promise<Buffer> {
   const offset = header.readBigUInt64LE(40);
   const size = header.readUInt16LE(60) * header.readUInt16LE(58);
-  return offset === 0n || size === 0 ? Buffer.alloc(0) : image.source.read(offset, size);
+  if (offset === 0n || size === 0) return Buffer.alloc(0);
+  if (size > LARGEST_METADATA)
+    throw new ImageError(
+      image.source.name,
+      58n,
+      `${size} bytes of section headers are too many`,
+      'the header is damaged: copy the file again',
+    );
+  return image.source.read(offset, size);
 }
 
 async function residueOf(image: Image, placed: readonly Placed[]): Promise<MetadataJson['residue']> {
-  const size = Number(image.anchor!.metadata_size);
+  const size = image.metadataSize;
   const rest = Buffer.from(await image.source.read(0n, size));
-  for (const { offset, bytes } of placed) rest.fill(0, Number(offset), Number(offset) + bytes.length);
+  for (const { offset, bytes } of placed) if (offset < size) rest.fill(0, Number(offset), Math.min(size, Number(offset) + bytes.length));
   const found: MetadataJson['residue'] = [];
   for (let at = 0; at < size; at++) {
     if (rest[at] === 0) continue;

@@ -1,5 +1,6 @@
 import { ImageError } from '../failure.js';
 import type { ByteSource } from './source.js';
+import { LARGEST_METADATA } from './schema.js';
 import { PT_NOTE, type Segment } from './segments.js';
 
 /** One ELF note as it stands in the file. */
@@ -11,29 +12,38 @@ export interface Note {
   descriptor: Buffer;
 }
 
-// Node.js cannot hold more in one buffer on every version that is supported.
-const LARGEST_NOTE_SEGMENT = 1n << 31n;
+/** Of all notes together: more than a process with as many threads and areas as Linux allows has. Only damaged files ask for more. */
+const MOST_BYTES = BigInt(LARGEST_METADATA);
+const MOST_NOTES = 1 << 20;
 
 /** All notes of all PT_NOTE segments, in file order. */
 export async function readNotes(source: ByteSource, segments: readonly Segment[]): Promise<Note[]> {
   const notes: Note[] = [];
-  for (const segment of segments) for (const note of (await notesOfSegment(source, segment))?.notes ?? []) notes.push(note);
+  let total = 0n;
+  for (const segment of segments) {
+    if (segment.type !== PT_NOTE) continue;
+    total += segment.fileSize;
+    if (total > MOST_BYTES) throw tooMany(source, segment, `${total} bytes of notes are more than ${MOST_BYTES}`);
+    for (const note of (await notesOfSegment(source, segment))!.notes) notes.push(note);
+    if (notes.length > MOST_NOTES) throw tooMany(source, segment, `there are more than ${MOST_NOTES} notes`);
+  }
   return notes;
 }
 
 /** Content and notes of one segment; null when it is no PT_NOTE. */
 export async function notesOfSegment(source: ByteSource, segment: Segment): Promise<{ content: Buffer; notes: Note[] } | null> {
   if (segment.type !== PT_NOTE) return null;
-  if (segment.fileSize > LARGEST_NOTE_SEGMENT) {
-    throw new ImageError(
-      source.name,
-      segment.offset,
-      `a note segment of ${segment.fileSize} bytes is too large`,
-      'the segment table is damaged',
-    );
-  }
   const content = await source.read(segment.offset, Number(segment.fileSize));
-  return { content, notes: [...parseNotes(content, segment, source.name)] };
+  const notes: Note[] = [];
+  for (const note of parseNotes(content, segment, source.name)) {
+    notes.push(note);
+    if (notes.length > MOST_NOTES) throw tooMany(source, segment, `there are more than ${MOST_NOTES} notes`);
+  }
+  return { content, notes };
+}
+
+function tooMany(source: ByteSource, segment: Segment, problem: string): ImageError {
+  return new ImageError(source.name, segment.offset, problem, 'the segment table is damaged: copy the file again');
 }
 
 function* parseNotes(content: Buffer, segment: Segment, file: string): Generator<Note> {

@@ -4,7 +4,7 @@ import { Failure, ImageError } from '../failure.js';
 import { hex } from '../hex.js';
 import { ChunkIndex } from './chunk-index.js';
 import { chunkError, DAMAGED, OverlaySource } from './content.js';
-import type { Image } from './image.js';
+import { unknownFlags, type Image } from './image.js';
 import { ImageWriter } from './image-writer.js';
 import { hashOfMetadata, METADATA_HASH_OFFSET } from './metadata.js';
 import { composeMetadata, type MetadataPlan } from './compose-metadata.js';
@@ -15,6 +15,7 @@ import {
   IMAGE_DELTA,
   IMAGE_ENCRYPTED,
   IMAGE_FOREIGN,
+  IMAGE_KNOWN,
   layoutOf,
   NOTE_OWNER,
   projectNotes,
@@ -39,9 +40,11 @@ function fileOf({ source }: Image): OpenFile {
 
 const IN_PARENT_REFUSED = 'is a delta of a parent, which this version does not read; take the image without --parent';
 
-/** Fails where the image's file has one of the flags. */
+/** Fails where the image's file has one of the flags, or one that is not known here: nobody knows what it would have to become. */
 export function refuseFlags({ outermost }: Image, flags: number, problem: string): void {
-  if (outermost.ours && (outermost.anchor!.flags & flags) !== 0) throw new Failure(`${outermost.source.name} ${problem}`);
+  const found = outermost.ours ? outermost.anchor!.flags : 0;
+  if ((found & flags) !== 0) throw new Failure(`${outermost.source.name} ${problem}`);
+  if ((found & ~IMAGE_KNOWN) !== 0) throw new Failure(`${outermost.source.name} ${unknownFlags(found)}`);
 }
 
 /** A new image of a damaged one would have good hashes of bad content. */
@@ -88,7 +91,7 @@ export async function compressImage(image: Image, path: string, options: Compres
   refuseFlags(image, IMAGE_ENCRYPTED, 'is encrypted, and what is encrypted does not shrink: decrypt it, compress it, and encrypt it then');
   refuseFlags(image, IMAGE_DELTA, 'is a delta of a parent, which this version does not compress');
   if (image.ours) await checkIntact(image, options);
-  const metadataSize = image.ours ? Number(image.anchor!.metadata_size) : 0;
+  const metadataSize = image.ours ? image.metadataSize : 0;
   const index = ChunkIndex.planned(pieces(metadataSize, Number(source.size), options.chunkSize));
   const plan: MetadataPlan = {
     machine: image.header.machine,
@@ -244,7 +247,11 @@ async function foreignNotes(image: Image): Promise<MetadataPlan['foreignNotes']>
 
 /** The project's notes of an image, some with another payload, and the image's flags changed. */
 function ownNotes(image: Image, flags: number, changed: { [N in NoteName]?: Buffer }): MetadataPlan['notes'] {
-  const flagsAt = TABLE_HEADER_SIZE + layoutOf(projectNotes.image.fields).places.find(({ name }) => name === 'flags')!.offset;
+  const place = layoutOf(projectNotes.image.fields).places.find(({ name }) => name === 'flags')!;
+  const flagsAt = TABLE_HEADER_SIZE + place.offset;
+  const { length, recordSize } = image.table('image');
+  if (length === 0 || recordSize < place.offset + place.size)
+    throw new ImageError(image.source.name, undefined, 'the note image has no flags', 'copy the image again, or take a new checkpoint');
   const payloads = new Map(Object.entries(changed).map(([name, payload]) => [projectNotes[name as NoteName].type as number, payload]));
   return image.notes
     .filter(({ owner }) => owner === NOTE_OWNER)

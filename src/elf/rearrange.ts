@@ -101,7 +101,7 @@ async function projectNoteSegment(image: Image) {
   const { source, header } = image;
   const anchor = image.anchor!;
   const segment = image.segments.find(({ type, offset }) => type === 4 && offset === anchor.notes_offset);
-  const original = await source.read(0n, Number(anchor.metadata_size));
+  const original = await source.read(0n, image.metadataSize);
   const start = Number(anchor.notes_offset);
   const found = segment && (await notesOfSegment(source, segment));
   if (!found || original.subarray(start + Number(anchor.notes_size)).some((byte) => byte !== 0)) {

@@ -14,6 +14,8 @@ export const TABLE_HEADER_SIZE = 16;
 /** An index that refers to nothing. */
 export const NONE = 0xffffffff;
 export const LARGEST_CHUNK = 1 << 20;
+/** Bytes before the content. */
+export const LARGEST_METADATA = 256 << 20;
 
 export const anchorFields = {
   magic: '8 bytes',
@@ -493,7 +495,7 @@ export const names = {
   },
   socketState: { 1: 'unconnected', 2: 'listening', 3: 'pair', 4: 'connected', 5: 'bound' },
   lockKind: { 1: 'posix', 2: 'flock', 3: 'ofd' },
-  tidReferenceKind: { 1: 'thread', 2: 'mutex', 3: 'futex' },
+  tidReferenceKind: { 1: 'thread', 2: 'mutex', 3: 'futex', 4: 'cached' },
   codec: { 0: 'plain', 1: 'lz4', 2: 'zstd' },
   cipher: { 1: 'AES-256-GCM' },
   tagKind: { 1: 'label', 2: 'bitmap', 3: 'score', 4: 'user-data', 5: 'restore-data' },
@@ -523,9 +525,11 @@ export const IMAGE_COMPRESSED = 4;
 export const IMAGE_ENCRYPTED = 8;
 export const IMAGE_DELTA = 16;
 export const IMAGE_FOREIGN = 32;
+export const IMAGE_KNOWN = 63;
 
 export const CODEC_PLAIN = 0;
 export const CODEC_LZ4 = 1;
 export const CHUNK_CODEC_MASK = 0xff;
 export const CHUNK_ENCRYPTED = 0x100;
 export const CHUNK_IN_PARENT = 0x200;
+export const CHUNK_KNOWN = CHUNK_CODEC_MASK | CHUNK_ENCRYPTED | CHUNK_IN_PARENT;

@@ -15,6 +15,8 @@ const HEADER_SIZE = 64;
 const ENTRY_SIZE = 56;
 const SECTION_SIZE = 64;
 const PN_XNUM = 0xffff;
+/** Sixty-four times what Linux allows unless told otherwise (vm.max_map_count). */
+const MOST_SEGMENTS = 1 << 22;
 
 /** An ELF64 file header; names as elf(5) without the `e_`. */
 export interface ElfHeader {
@@ -71,6 +73,8 @@ export async function readHeader(source: ByteSource): Promise<ElfHeader> {
     if (shoff === 0n) fail(56n, 'e_phnum is PN_XNUM, but there is no section header with the real count', 'the header is damaged');
     phnum = (await source.read(shoff, SECTION_SIZE)).readUInt32LE(44);
   }
+  if (phnum > MOST_SEGMENTS)
+    fail(56n, `${phnum} program headers are more than ${MOST_SEGMENTS}`, 'the header is damaged: copy the file again');
   if (phoff + BigInt(phnum) * BigInt(ENTRY_SIZE) > source.size) {
     fail(
       phoff,
@@ -89,8 +93,6 @@ export async function readHeader(source: ByteSource): Promise<ElfHeader> {
   };
 }
 
-/** Of a table that a machine can have: 19 million entries. */
-const LARGEST_TABLE = 1 << 30;
 const ENTRY_WORDS = ENTRY_SIZE / 8;
 
 /** Segments of memory by ascending address: bytes, and offsets of their content. */
@@ -129,10 +131,7 @@ export class SegmentTable {
   }
 
   static async read(source: ByteSource, { phoff, phnum }: ElfHeader): Promise<SegmentTable> {
-    const size = phnum * ENTRY_SIZE;
-    if (size > LARGEST_TABLE)
-      throw new ImageError(source.name, phoff, `a table of ${phnum} program headers is too large`, 'the header is damaged');
-    return new SegmentTable(await source.read(0n, HEADER_SIZE), await source.read(phoff, size));
+    return new SegmentTable(await source.read(0n, HEADER_SIZE), await source.read(phoff, phnum * ENTRY_SIZE));
   }
 
   type(index: number): number {
@@ -141,9 +140,10 @@ export class SegmentTable {
 
   /**
    * The segments of memory in numbers, for passes over all of it; null where they do not ascend, overlap, have more in the file than in memory, or
-   * have numbers that would be rounded. Each step is plain arithmetic on arrays: this runs before the compiler has warmed up.
+   * have numbers that would be rounded. `chunked`: whether it is known where chunked content is. Each step is plain arithmetic on arrays: this runs
+   * before the compiler has warmed up.
    */
-  memory(): MemoryColumns | null {
+  memory(chunked: boolean): MemoryColumns | null {
     const { halves, length } = this;
     const columns = memoryColumns(length);
     const { starts, storedEnds, ends, offsets } = columns;
@@ -162,7 +162,7 @@ export class SegmentTable {
       if (end > Number.MAX_SAFE_INTEGER && ((halves[at + 4]! | halves[at + 8]! | halves[at + 10]!) & 4095) !== 0) return null;
       if (halves[at + 3]! >= 2 ** 21) return null;
       starts[count] = start;
-      storedEnds[count] = start + (type === PT_LOAD ? fileSize : size);
+      storedEnds[count] = start + (type === PT_LOAD ? fileSize : chunked ? size : 0);
       ends[count] = end;
       offsets[count] = halves[at + 2]! + halves[at + 3]! * 2 ** 32;
       last = end;

@@ -4,9 +4,10 @@ import { ImageError } from '../failure.js';
 import { hex } from '../hex.js';
 import { readChunk, readStored, type ChunkProblem } from './content.js';
 import { OPEN_NOTES, type Anchor, type Image } from './image.js';
-import { hashOfMetadata, METADATA_HASH_OFFSET } from './metadata.js';
+import { hashOfMetadata, metadataSizeProblem, METADATA_HASH_OFFSET } from './metadata.js';
 import { decodeKernelNote, kernelNoteKey, kernelNotes } from './kernel-notes/index.js';
 import {
+  CHUNK_KNOWN,
   ANCHOR_OFFSET,
   anchorFields,
   CODEC_PLAIN,
@@ -202,7 +203,9 @@ function* checkAnchor(image: Image, anchor: Anchor): Generator<Finding> {
   } else if (anchor.file_size < image.source.size) {
     yield finding('file_size', `the file has ${image.source.size - anchor.file_size} bytes behind its end`, COPY);
   }
-  if (anchor.metadata_size % 4096n !== 0n || anchor.metadata_size === 0n) {
+  const problem = metadataSizeProblem(anchor.metadata_size);
+  if (problem !== null) yield finding('metadata_size', problem, COPY);
+  else if (anchor.metadata_size % 4096n !== 0n) {
     yield finding('metadata_size', `${anchor.metadata_size} is not a multiple of the page size`, COPY);
   }
   if (image.header.phoff !== 192n) yield finding('magic', `the program headers are at ${image.header.phoff}, not at 192`, WRITER);
@@ -218,7 +221,8 @@ function* checkAnchor(image: Image, anchor: Anchor): Generator<Finding> {
 }
 
 async function* checkMetadataHash(image: Image, anchor: Anchor): AsyncGenerator<Finding> {
-  if (anchor.metadata_size > image.source.size) return; // reported as truncated
+  // Reported already.
+  if (anchor.metadata_size > image.source.size || metadataSizeProblem(anchor.metadata_size) !== null) return;
   const found = await hashOfMetadata(image);
   if (found === anchor.metadata_hash) return;
   yield {
@@ -457,6 +461,8 @@ function* checkChunkIndex(image: Image, anchor: Anchor): Generator<Finding> {
       if (chunks.contentHash(chunk) !== 0n) yield finding(chunk, 'encrypted, but the hash of its content tells what it is');
     }
     if (!(codec in names.codec)) yield finding(chunk, `unknown codec ${codec}`);
+    const unknown = chunks.flags(chunk) & ~CHUNK_KNOWN;
+    if (unknown !== 0) yield finding(chunk, `unknown flags ${hex(unknown >>> 0)}`);
     stored.push(chunk);
   }
   const places = Uint32Array.from(stored).sort((a, b) => chunks.fileOffset(a) - chunks.fileOffset(b));

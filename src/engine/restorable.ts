@@ -7,7 +7,17 @@ import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { socketAddress } from '../elf/descriptors.js';
 import type { Image } from '../elf/image.js';
 import { Modules } from '../elf/modules.js';
-import { FORMAT_MAJOR, IMAGE_DELTA, IMAGE_ENCRYPTED, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
+import {
+  FORMAT_MAJOR,
+  FORMAT_MINOR,
+  IMAGE_DELTA,
+  IMAGE_ENCRYPTED,
+  IMAGE_KNOWN,
+  nameOf,
+  names,
+  NONE,
+  type NoteRecord,
+} from '../elf/schema.js';
 import { systemErrorReason } from '../failure.js';
 import { hex } from '../hex.js';
 import { nativePath } from './native.js';
@@ -61,8 +71,20 @@ function* checkEngine(): Generator<Obstacle> {
 }
 
 function* checkFormat(image: Image): Generator<Obstacle> {
-  const { flags, format_major: major, file_size: expected } = image.outermost.anchor!;
+  const { flags, format_major: major, format_minor: minor, file_size: expected } = image.outermost.anchor!;
   if (major !== FORMAT_MAJOR) yield fails('format', `the image has format ${major}`, 'use warp-tool of the version that made it');
+  if (minor > FORMAT_MINOR)
+    yield differs(
+      'format',
+      `the image has format ${major}.${minor}: what is new in it does not come back`,
+      'use warp-tool of the version that made it',
+    );
+  if (flags & ~IMAGE_KNOWN)
+    yield fails(
+      'format',
+      `the image has flags that are not known here (${hex((flags & ~IMAGE_KNOWN) >>> 0)})`,
+      'use warp-tool of the version that made it',
+    );
   if (flags & IMAGE_ENCRYPTED) yield fails('format', 'the image is encrypted', 'make a plain one of it with `warp-tool decrypt`');
   if (flags & IMAGE_DELTA)
     yield fails('format', 'the image is a delta', 'take the image without --parent; this version restores no deltas');

@@ -144,6 +144,8 @@ int capture_write_image(struct capture *capture) {
   const uint64_t kernel_notes_offset = round_up(section_offset + (extended ? sizeof(Elf64_Shdr) : 0), 8);
   const uint64_t notes_offset = round_up(kernel_notes_offset + kernel_notes.size, 8);
   const uint64_t metadata_size = round_up(notes_offset + notes_room, PAGE_SIZE);
+  if (metadata_size > WARP_LARGEST_METADATA)
+    return fail(capture->failure, "the image would have %lu bytes of metadata (threads, areas, descriptors and their data, chunks), and may have %lu", metadata_size, WARP_LARGEST_METADATA);
   capture->metadata_size = metadata_size;
   capture_place_content(capture, metadata_size);
   const bool compressed = capture->request->lz4_level > 0;

@@ -197,7 +197,7 @@ static int write_with_holes(int fd, const uint8_t *bytes, size_t size, uint64_t 
  * `discard`: the content is only checked, and not in `content` then. 0, or an errno of the input.
  */
 static int load(int input, uint64_t input_size, const struct warp_chunk_record *record, uint8_t *stored, uint8_t *content, bool discard, uint8_t *status) {
-  const uint32_t codec = record->flags & WARP_CHUNK_CODEC_MASK;
+  const uint32_t codec = record->flags & ~(WARP_CHUNK_ENCRYPTED | WARP_CHUNK_IN_PARENT);
   *status = CHUNK_SKIPPED;
   if ((record->flags & WARP_CHUNK_IN_PARENT) != 0) return 0;
   *status = CHUNK_IMPOSSIBLE_SIZE;

@@ -20,6 +20,8 @@ static uint64_t hash_metadata(struct image *image) {
   return xxh64(image->metadata, image->anchor.metadata_size);
 }
 
+#define KNOWN_FLAGS (WARP_IMAGE_SELF_CONTAINED | WARP_IMAGE_LEFT_RUNNING | WARP_IMAGE_COMPRESSED | WARP_IMAGE_ENCRYPTED | WARP_IMAGE_DELTA | WARP_IMAGE_FOREIGN)
+
 static int read_metadata(struct image *image, uint8_t *checked, struct failure *failure) {
   Elf64_Ehdr header;
   struct warp_anchor *anchor = &image->anchor;
@@ -38,9 +40,11 @@ static int read_metadata(struct image *image, uint8_t *checked, struct failure *
   if ((anchor->flags & WARP_IMAGE_ENCRYPTED) != 0) return fail(failure, "%s: encrypted images cannot be restored by this version: decrypt it first with 'warp-tool decrypt'", image->path);
   if ((anchor->flags & WARP_IMAGE_FOREIGN) != 0) return fail(failure, "%s: a compressed core file of another writer; only images of warp-tool can be restored", image->path);
   if ((anchor->flags & WARP_IMAGE_DELTA) != 0) return fail(failure, "%s: delta images cannot be restored by this version: restore its parent, or make an image without --parent", image->path);
+  if ((anchor->flags & ~KNOWN_FLAGS) != 0)
+    return fail(failure, "%s: flags 0x%x of the image are not known to this restorer: use warp-tool of the version that made it", image->path, anchor->flags & ~KNOWN_FLAGS);
   if ((uint64_t)image->status.size < anchor->file_size)
     return fail(failure, "%s: truncated: %lu bytes of %lu, at offset 0x%lx the content ends: %s", image->path, (uint64_t)image->status.size, anchor->file_size, (uint64_t)image->status.size, damaged);
-  if (anchor->metadata_size < sizeof start || anchor->metadata_size > anchor->file_size || anchor->metadata_size % PAGE_SIZE != 0)
+  if (anchor->metadata_size < sizeof start || anchor->metadata_size > anchor->file_size || anchor->metadata_size > WARP_LARGEST_METADATA || anchor->metadata_size % PAGE_SIZE != 0)
     return fail(failure, "%s: offset %u: metadata size %lu is impossible: %s", image->path, WARP_ANCHOR_OFFSET + 16, anchor->metadata_size, damaged);
   image->metadata = checked;
   if (checked == NULL && load_metadata(image, failure) < 0) return -1;
@@ -120,6 +124,30 @@ static int fail_record(const struct image *image, struct failure *failure, const
 static bool in_kind(const struct image *image, uint64_t address, uint32_t kind) {
   const struct warp_vma_record *vma = image_vma_at(image, address);
   return vma != NULL && (kind == 0 || vma->kind == kind);
+}
+
+/* What a later format may have brought, and what cannot be left out in silence. */
+static int fail_unknown(const struct image *image, struct failure *failure, const char *table, size_t index, const char *field, uint32_t value) {
+  return fail(failure, "%s: note %s, record %lu: %s 0x%x is not known to this restorer: use warp-tool of the version that made the image", image->path, table, index, field, value);
+}
+
+#define CHECK_EACH(name, type, field, known) \
+  for (size_t i = 0; i < image->name.count; i++) { \
+    const uint32_t value = view_at(&image->name, struct type, i)->field; \
+    if (!(known)) return fail_unknown(image, failure, #name, i, #field, value); \
+  }
+
+static int check_known(const struct image *image, struct failure *failure) {
+  CHECK_EACH(vmas, warp_vma_record, kind, value >= WARP_VMA_ANONYMOUS && value <= WARP_VMA_ENGINE)
+  CHECK_EACH(vmas, warp_vma_record, flags, value < 2 * WARP_VMA_MAY_WRITE)
+  CHECK_EACH(threads, warp_thread_record, flags, value < 2 * WARP_THREAD_EXITED)
+  CHECK_EACH(objects, warp_object_record, kind, value >= WARP_OBJECT_MEMFD && value <= WARP_OBJECT_DELETED_FILE)
+  CHECK_EACH(pipes, warp_pipe_record, flags, value < 2 * WARP_PIPE_PACKETS)
+  CHECK_EACH(sockets, warp_socket_record, state, value >= WARP_SOCKET_UNCONNECTED && value <= WARP_SOCKET_BOUND)
+  CHECK_EACH(sockets, warp_socket_record, flags, value < 2 * WARP_SOCKET_SHUTDOWN_WRITE)
+  CHECK_EACH(locks, warp_lock_record, kind, value >= WARP_LOCK_POSIX && value <= WARP_LOCK_OFD)
+  CHECK_EACH(tid_references, warp_tid_reference_record, kind, value >= WARP_TID_THREAD && value <= WARP_TID_CACHED)
+  return 0;
 }
 
 /* Highest address of user space with five-level page tables. */
@@ -222,7 +250,7 @@ int image_open(struct image *image, struct arena *arena, const char *path, int o
 #undef VIEW
   if (image->image.count != 1 || image->process.count != 1 || image->threads.count == 0 || image->vmas.count == 0) return fail(failure, "%s: the notes image, process, threads or vmas are missing: %s", image->path, damaged);
   find_auxv(image);
-  return check_records(image, failure);
+  return check_known(image, failure) < 0 ? -1 : check_records(image, failure);
 }
 
 uint32_t image_new_tid(const struct restore *restore, uint32_t tid) {

@@ -314,6 +314,9 @@ int program_main(int argc, char **argv, char **environment) {
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
   if (image_open(&restore->image, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
+  const struct warp_anchor *anchor = &restore->image.anchor;
+  if (anchor->format_minor > WARP_FORMAT_MINOR)
+    log_warn("%s: image format %u.%u is newer than %u.%u, which this restorer knows: what is new in it does not come back", restore->image.path, anchor->format_major, anchor->format_minor, WARP_FORMAT_MAJOR, WARP_FORMAT_MINOR);
   log_debug("%s: format %u.%u, %lu segments, %lu memory areas, %lu threads, %lu descriptors", restore->image.path, restore->image.anchor.format_major, restore->image.anchor.format_minor, restore->image.segment_count,
             restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count);
   if (restore->options.keep_pid && restore_in_namespace(restore) < 0) bad(restore);
