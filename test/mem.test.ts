@@ -402,6 +402,19 @@ describe('the search', () => {
     expect(addresses(await scan(image, regexScanner('\\x01\\x00{200}')))).toEqual([0x10fffn]);
   });
 
+  it('keeps few of the matches where each byte is one', async () => {
+    const image = await open([{ address: 0x10000n, size: BigInt(WINDOW) }]);
+    const space = new AddressSpace(image);
+    let next = 0x10000n;
+    for await (const some of scanMemory(space.runs(), bytesScanner(Buffer.alloc(3)))) {
+      expect(some.length).toBeLessThanOrEqual(4096);
+      expect(some[0]?.address ?? next).toBe(next);
+      next += BigInt(some.length);
+    }
+    expect(next).toBe(0x10000n + BigInt(WINDOW) - 2n);
+    await space.close();
+  });
+
   it('reads each of 20,000 small areas', async () => {
     const plan = Array.from({ length: 20_000 }, (_, index) => {
       const content = Buffer.alloc(PAGE);

@@ -48,6 +48,8 @@ const AHEAD = 3;
 const CONTEXT = 256;
 const HEADROOM = LONGEST + CONTEXT;
 const SLACK = 4096;
+/** Matches that are kept before somebody takes them. */
+const MANY = 4096;
 /** Runs that are so near each other in the file are read at once. */
 const LARGEST_GAP = 16_384;
 
@@ -159,8 +161,8 @@ export async function* scanMemory(
       const matches: Match[] = [];
       for (const piece of loaded.batch.pieces) {
         if (!loaded.filled) await fillAround(piece, loaded, carried, scanner.pattern!);
-        carried = scanPiece(piece, loaded, carried, scanner, matches);
         progress.searched += BigInt(piece.length);
+        carried = yield* scanPiece(piece, loaded, carried, scanner, matches);
       }
       yield matches;
     }
@@ -176,7 +178,14 @@ interface Carried {
   context: number;
 }
 
-function scanPiece(piece: Piece, { buffer, hits }: Loaded, carried: Carried | null, scanner: Scanner, matches: Match[]): Carried | null {
+/** Adds to `matches`, and yields them where they are many: each byte of a window can be the start of one. */
+function* scanPiece(
+  piece: Piece,
+  { buffer, hits }: Loaded,
+  carried: Carried | null,
+  scanner: Scanner,
+  matches: Match[],
+): Generator<Match[], Carried | null> {
   const start = HEADROOM + piece.at;
   let regionStart = start;
   let context = 0;
@@ -195,13 +204,21 @@ function scanPiece(piece: Piece, { buffer, hits }: Loaded, carried: Carried | nu
   buffer.fill(0, end, paddedEnd);
   const region = buffer.subarray(regionStart, paddedEnd);
   const regionAddress = piece.address + BigInt(regionStart - start);
+  const starts: number[] = [];
+  const lengths: number[] = [];
   const found = (at: number, length: number): void => {
-    const bytes = Buffer.from(region.subarray(at, at + Math.max(length, PREVIEW)));
-    matches.push({ address: regionAddress + BigInt(at), length, bytes });
+    starts.push(at);
+    lengths.push(length);
   };
   const resume = hits
     ? takeHits(piece, hits, region, start - regionStart, context, scanner, found)
     : scanner.scan(region, context, region.length, !piece.continues, found, regionAddress);
+  for (const [index, at] of starts.entries()) {
+    const length = lengths[index]!;
+    const bytes = Buffer.from(region.subarray(at, at + Math.max(length, PREVIEW)));
+    matches.push({ address: regionAddress + BigInt(at), length, bytes });
+    if (matches.length >= MANY) yield matches.splice(0);
+  }
   behind.copy(buffer, end);
   if (!piece.continues) return null;
   const keep = Math.max(0, resume - CONTEXT);
