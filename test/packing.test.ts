@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import xxhash from 'xxhash-wasm';
 import { AddressSpace } from '../src/elf/address-space.js';
+import { ChunkIndex } from '../src/elf/chunk-index.js';
 import { Image } from '../src/elf/image.js';
 import { BufferSource, FileSource, type ByteSource } from '../src/elf/source.js';
 import { encodeNote } from '../src/elf/notes.js';
@@ -484,4 +485,15 @@ it('a core file with a segment around the end of all addresses is compressed, an
   succeed('compress', path, '-o', join(directory, 'around.img'));
   succeed('decompress', join(directory, 'around.img'), '-o', join(directory, 'around-again.core'));
   expect(readFileSync(join(directory, 'around-again.core')).equals(core)).toBe(true);
+});
+
+it('the share of a stretch of content in a damaged index is a number', () => {
+  const index = ChunkIndex.planned([
+    [0, 0],
+    [8192, 4096],
+    [4096, 0],
+  ]);
+  for (let chunk = 0; chunk < 3; chunk++) index.setStored(chunk, { fileOffset: 0, size: 100, contentHash: 0n, storedHash: 0n, flags: 1 });
+  expect(index.storedBytes(0, 12_288)).toBe(100);
+  expect(index.storedBytes(8192, 10_240)).toBe(50);
 });

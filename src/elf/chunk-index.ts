@@ -137,6 +137,7 @@ export class ChunkIndex {
       if ((words[at + FLAGS]! & CHUNK_IN_PARENT) !== 0) continue;
       const size = words[at + CONTENT_SIZE]!;
       const inside = Math.min(start + size, end) - Math.max(start, offset);
+      if (inside <= 0) continue; // a damaged index has chunks of no content, or in another order
       total += inside === size ? words[at + STORED_SIZE]! : (inside * words[at + STORED_SIZE]!) / size;
     }
     return Math.round(total);
