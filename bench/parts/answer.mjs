@@ -3,10 +3,20 @@
  * not; beside the program's plain start, and CRIU or DMTCP where they run. Then replicas of one image: how much memory each takes.
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { MiB, helper, lacks } from '../support/host.mjs';
-import { answeringPrograms, capturedAs, firstAnswer, newPath, restore, start, tool } from '../support/program.mjs';
+import { GiB, MiB, helper, lacks } from '../support/host.mjs';
+import {
+  answeringPrograms,
+  capturedAs,
+  checkpoint,
+  firstAnswer,
+  needingProgram,
+  newPath,
+  restore,
+  start,
+  tool,
+} from '../support/program.mjs';
 import { alternate, median, milliseconds, ratio, showRatio, table, verdict } from '../support/report.mjs';
 
 const TRAINING_RUNS = 3;
@@ -27,7 +37,8 @@ const warmFreeMemory = (bytes) => helper('fresh_copy', [bytes, 1]);
 
 async function optimised(measured, image) {
   const out = newPath('optimised');
-  await tool(['optimize', image, '-o', out, '--runs', String(TRAINING_RUNS), '--until', measured.readiness]);
+  const until = measured.readiness ? ['--until', measured.readiness] : [];
+  await tool(['optimize', image, '-o', out, '--runs', String(TRAINING_RUNS), ...until]);
   return out;
 }
 
@@ -35,7 +46,7 @@ const size = (image) => statSync(join(image, 'core.img')).size;
 const mebibytes = (bytes) => `${(bytes / MiB).toFixed(bytes < 100 * MiB ? 1 : 0)} MiB`;
 
 async function measureProgram(measured) {
-  const { plain, compressed, state } = await capturedAs(measured);
+  const { plain, compressed, core, state } = await capturedAs(measured);
   // V8 collects garbage at once when it finds that its last time was more than 100 s ago, which restores of real images do.
   if (measured.name === 'node') await new Promise((resolve) => setTimeout(resolve, 110_000));
   const trained = await optimised(measured, compressed);
@@ -65,9 +76,9 @@ async function measureProgram(measured) {
   }
   const runs = await alternate(ways, 5);
   const walls = (way) => runs[way].map((run) => run.wall);
-  console.log(
-    `  ${measured.title}: image ${mebibytes(size(plain))} plain, ${mebibytes(size(compressed))} LZ4, ${mebibytes(size(trained))} after training`,
-  );
+  const sizes = { gcore: core, plain: size(plain), LZ4: size(compressed), 'after training': size(trained) };
+  const known = Object.entries(sizes).filter(([, bytes]) => bytes !== null);
+  console.log(`  ${measured.title}: ${known.map(([what, bytes]) => `${what} ${mebibytes(bytes)}`).join(', ')}`);
   table(
     ['', 'first answer', 'CPU time', 'of the plain start'],
     Object.keys(ways).map((way) => [
@@ -85,7 +96,46 @@ async function measureProgram(measured) {
     verdict(`${measured.title}: first answer 20 times sooner than a plain start`, showRatio(sooner), sooner.median >= 20);
   }
   console.log();
-  return { program: measured.name, sizes: { plain: size(plain), lz4: size(compressed) }, runs };
+  return { program: measured.name, sizes, runs };
+}
+
+/** How much later the first answer comes from a large image when it needs as little as from a small one. */
+async function growth({ quick }) {
+  const needed = (quick ? 12 : 50) * MiB;
+  const programs = (quick ? [128 * MiB, GiB] : [512 * MiB, 8 * GiB]).map((bytes) => needingProgram(bytes, needed));
+  const [small, large] = programs;
+  const lack = lacks(large.bytes);
+  if (lack) {
+    console.log(`  ${large.title}: skipped: ${lack}\n`);
+    return { skipped: lack };
+  }
+  const ways = {};
+  for (const measured of programs) {
+    const program = start(measured.command, { engine: true });
+    const state = await measured.warmUp(program);
+    const { image } = await checkpoint(program, ['--compression', 'lz4']);
+    const trained = await optimised(measured, image);
+    rmSync(image, { recursive: true });
+    ways[measured.title] = async () => {
+      await warmFreeMemory(small.bytes);
+      return firstAnswer(measured, restore(trained), state);
+    };
+  }
+  const runs = await alternate(ways);
+  const walls = (measured) => runs[measured.title].map((run) => run.wall);
+  console.log(`  first answer that needs ${mebibytes(needed)}, concurrent LZ4, ${TRAINING_RUNS} training runs`);
+  table(
+    ['', 'first answer', 'CPU time'],
+    programs.map((measured) => [
+      measured.title,
+      milliseconds(median(walls(measured))),
+      milliseconds(median(runs[measured.title].map((run) => run.cpu))),
+    ]),
+  );
+  const grown = ratio(walls(large), walls(small));
+  verdict(`first answer from ${large.title} within 1.3 of that from ${small.title}`, showRatio(grown), grown.median <= 1.3);
+  console.log();
+  return { needed, runs };
 }
 
 /** Proportional set size of a process, bytes. */
@@ -132,6 +182,6 @@ export async function answer(options) {
   for (const peer of ['criu', 'dmtcp_launch'])
     if (spawnSync(peer, ['--version']).error) console.log(`  ${peer} is not on the PATH: not compared`);
   console.log();
-  results.push(await density(small));
+  results.push(await growth(options), await density(small));
   return results;
 }

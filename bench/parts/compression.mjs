@@ -71,6 +71,13 @@ async function measure(measured) {
   try {
     load = await alternate({
       ours: () => restored(image, ['--no-concurrent'], state),
+      concurrent: async () => {
+        const one = restore(image, ['--concurrent', '--load-concurrency', threads, '--load-trace', newPath('trace')]);
+        await measured.answer(one);
+        const measurement = await one.loaded();
+        await one.kill();
+        return measurement;
+      },
       lz4: () => lz4(bytes, parts, (part) => ['-d', `${part}.lz4`, memory(part)]),
       discard: () => lz4(bytes, parts, (part) => ['-d', `${part}.lz4`, '/dev/null']),
       eager: () => restored(plain.image, ['--no-direct-map'], state),
@@ -105,6 +112,7 @@ function show(measured, { bytes, stored, packed, capture, load }) {
       row('lz4 -d, into memory (/dev/shm)', load.lz4),
       row('lz4 -d, to /dev/null', load.discard),
       row('restore from LZ4, all of it', load.ours, load.lz4),
+      row('restore from LZ4, while it runs', load.concurrent, load.lz4),
       row('memcpy into fresh pages', load.copy),
       row('restore from a plain image, eager', load.eager, load.copy),
     ],
@@ -117,6 +125,7 @@ function show(measured, { bytes, stored, packed, capture, load }) {
   for (const [title, runs, peer] of [
     ['compressed capture of', capture.ours, capture.lz4],
     ['LZ4 restore of', load.ours, load.lz4],
+    ['concurrent LZ4 restore of', load.concurrent, load.lz4],
     ['eager plain restore of', load.eager, load.copy],
   ]) {
     const value = ratio(speeds(runs), speeds(peer)).median;

@@ -1,8 +1,9 @@
 /*
- * memory BYTES [records]: fills that much memory with bytes that do not compress, or with records as programs keep them, which LZ4 makes about
- * half as large; then answers each byte on standard input with "answer NUMBER ok", having compared a page, another
- * each time, with what was written there. What it holds and how often it answered is its state.
+ * memory BYTES [records [NEEDED]]: fills that much memory with bytes that do not compress, or with records as programs keep them, which LZ4 makes
+ * about half as large; then answers each byte on standard input, and its end, with "answer NUMBER ok", having compared a page, or blocks of
+ * NEEDED bytes in all, others each time, with what was written there. What it holds and how often it answered is its state.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,10 +33,13 @@ static void fill_records(uint64_t *page, uint64_t number) {
   }
 }
 
+enum { BLOCK = 64 }; /* pages */
+
 int main(int argc, char **argv) {
   const uint64_t size = argc >= 2 ? strtoull(argv[1], NULL, 10) : 0, pages = size / PAGE;
-  void (*const fill)(uint64_t *, uint64_t) = argc == 3 && strcmp(argv[2], "records") == 0 ? fill_records : fill_page;
-  if (pages == 0 || argc > 3) return 2;
+  const uint64_t needed = argc == 4 ? strtoull(argv[3], NULL, 10) / PAGE / BLOCK : 0;
+  void (*const fill)(uint64_t *, uint64_t) = argc >= 3 && strcmp(argv[2], "records") == 0 ? fill_records : fill_page;
+  if (pages == 0 || argc > 4 || needed * BLOCK > pages) return 2;
   uint64_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     perror("mmap");
@@ -44,9 +48,15 @@ int main(int argc, char **argv) {
   for (uint64_t page = 0; page < pages; page++) fill(memory + page * WORDS, page);
   dprintf(1, "ready\n");
   char request;
-  for (uint64_t answers = 1; read(0, &request, 1) == 1; answers++) {
-    uint64_t expected[WORDS], page = answers * 7919 % pages;
-    fill(expected, page);
-    dprintf(1, "answer %lu %s\n", answers, memcmp(expected, memory + page * WORDS, PAGE) == 0 ? "ok" : "wrong");
+  bool more = true;
+  for (uint64_t answers = 1; more; answers++) {
+    more = read(0, &request, 1) == 1;
+    bool same = true;
+    for (uint64_t i = 0; i < (needed == 0 ? 1 : needed * BLOCK); i++) {
+      uint64_t expected[WORDS], page = (answers * 7919 + (needed == 0 ? 0 : i / BLOCK * (pages / needed) + i % BLOCK)) % pages;
+      fill(expected, page);
+      same &= memcmp(expected, memory + page * WORDS, PAGE) == 0;
+    }
+    dprintf(1, "answer %lu %s\n", answers, same ? "ok" : "wrong");
   }
 }

@@ -1,6 +1,6 @@
 /** Starting, capturing and restoring the measured programs, with times as the kernel's monotonic clock counts them. */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync, readSync, statSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -117,11 +117,24 @@ export async function checkpoint(program, args = []) {
   return { image, statistics: JSON.parse(readFileSync(statistics, 'utf8')) };
 }
 
-/** Restores an image. `statistics` of the result reads what --stats told, once the program goes on. */
+/**
+ * Restores an image. `statistics` of the result reads what --stats told, once the program goes on. `loaded` resolves when all memory is there: bytes that
+ * came while the program ran or before, and nanoseconds since the restorer began, as --load-trace tells them.
+ */
 export function restore(image, args = []) {
   const path = `${newPath('restore')}.json`;
   const program = new Program(executables['warp-restore'], [image, '--stats', path, ...args], '');
   program.statistics = () => JSON.parse(readFileSync(path, 'utf8'));
+  program.loaded = async () => {
+    const tasks = `/proc/${program.pid}/task`;
+    const isLoading = () => readdirSync(tasks).some((task) => readFileSync(`${tasks}/${task}/comm`, 'utf8') === 'warp-loader\n');
+    while (isLoading()) await new Promise((resolve) => setTimeout(resolve, 5));
+    const trace = readFileSync(args[args.indexOf('--load-trace') + 1]);
+    let wall = 0;
+    for (let at = 0; at < trace.length; at += 24) wall = Math.max(wall, Number(trace.readBigUInt64LE(at + 16)));
+    const { deferred_bytes: deferred, eager_bytes: eager } = program.statistics();
+    return { bytes: deferred + eager, wall };
+  };
   return program;
 }
 
@@ -265,6 +278,9 @@ export const measuredPrograms = ({ quick }) => (created ??= createPrograms(quick
 
 export const memoryProgram = (bytes) => new MemoryProgram(bytes);
 
+/** A program that needs `needed` bytes of its memory for an answer. */
+export const needingProgram = (bytes, needed) => new MemoryProgram(bytes, 'records', needed);
+
 /** Programs whose images are large enough for what goes through all of them: what they hold compresses as such things do. */
 export async function largePrograms({ quick }) {
   const server = (name, title, command, pages) => ServerProgram.create(name, title, command, quick ? pages / 16 : pages);
@@ -309,6 +325,17 @@ export async function firstAnswer(measured, program, state) {
 
 // ---- first answers ----
 
+/** Has gcore write a core file of a program; resolves to its size in bytes, or null where gdb is not installed or may not trace. */
+export async function gcoreSize(program) {
+  const prefix = newPath('gcore');
+  const path = `${prefix}.${program.pid}`;
+  const gcore = start([executables.gcore, '-o', prefix, program.pid]);
+  await gcore.ended;
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? null;
+  rmSync(path, { force: true });
+  return size;
+}
+
 /** Runs warp-tool to its end as the user that the programs run as. */
 export async function tool(args) {
   buildTool();
@@ -340,7 +367,7 @@ export async function answeringPrograms({ quick }) {
 
 const pairs = new Map();
 
-/** A program's plain and compressed images of the same moment: `plain`, `compressed`, and `state`, the program's last before that. */
+/** A program's plain and compressed images of the same moment: `plain`, `compressed`, `core`, the size of what gcore writes, and `state`, the program's last before that. */
 export function capturedAs(measured) {
   if (!pairs.has(measured.name))
     pairs.set(
@@ -348,9 +375,10 @@ export function capturedAs(measured) {
       (async () => {
         const program = start(measured.command, { engine: true });
         const state = await measured.warmUp(program);
+        const core = executables.gcore ? await gcoreSize(program) : null;
         const { image: compressed } = await checkpoint(program, ['--leave-running', '--compression', 'lz4']);
         const { image: plain } = await checkpoint(program);
-        return { plain, compressed, state };
+        return { plain, compressed, core, state };
       })(),
     );
   return pairs.get(measured.name);
