@@ -215,7 +215,8 @@ function ask(port, number) {
 class MemoryProgram {
   constructor(bytes, ...content) {
     this.name = ['memory', ...content, bytes / MiB].join('-');
-    this.title = ['C', ...content, bytes >= 1024 * MiB ? `${bytes / MiB / 1024} GiB` : `${bytes / MiB} MiB`].join(', ');
+    const words = content.map((one) => (typeof one === 'number' ? `needing ${one / MiB} MiB` : one));
+    this.title = ['C', ...words, bytes >= 1024 * MiB ? `${bytes / MiB / 1024} GiB` : `${bytes / MiB} MiB`].join(', ');
     this.command = [executables.memory, bytes, ...content];
     this.bytes = bytes;
   }
