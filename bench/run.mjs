@@ -9,6 +9,7 @@ import { capture } from './parts/capture.mjs';
 import { compression } from './parts/compression.mjs';
 import { cost } from './parts/cost.mjs';
 import { inspect } from './parts/inspect.mjs';
+import { inspectSize } from './parts/inspect-size.mjs';
 import { phases } from './parts/phases.mjs';
 import { restore } from './parts/restore.mjs';
 import { size } from './parts/size.mjs';
@@ -22,6 +23,7 @@ const parts = {
   answer: ['From exec to the first answer, by every way in which memory comes back', answer],
   size: ['Restore of a small and a large image', size],
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
+  'inspect-size': ['Looking into large images, beside one of 10 MiB', inspectSize],
   startup: ['Start of a command on a small image, beside Node.js alone', startup],
   compression: ['LZ4 capture and restore, beside lz4 and memcpy over the same bytes', compression],
   inspect: ['Going through all of an image, beside what does the like to its bytes', inspect],

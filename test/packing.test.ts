@@ -12,6 +12,7 @@ import { BufferSource, FileSource, type ByteSource } from '../src/elf/source.js'
 import { encodeNote } from '../src/elf/notes.js';
 import { validateImage, type Finding } from '../src/elf/validate.js';
 import { imageDirectory, missing, removeDirectory, root, scratchDirectory, warpTool } from './support/cores.js';
+import { CountingSource } from './support/counting-source.js';
 import { auxvNote, fileNote, foreignCore, PAGE, prpsinfoNote, prstatusNote, warpImage, type SegmentPlan } from './support/synthesise.js';
 
 const directory = scratchDirectory();
@@ -178,35 +179,6 @@ describe.each(['ours', 'foreign', 'unaligned'])('an image: %s', (name) => {
     expect(notesOf(packed).join('\n')).toContain('PRSTATUS');
   });
 });
-
-/** Counts what is read from it. */
-class CountingSource implements ByteSource {
-  bytes = 0;
-
-  constructor(private readonly inner: ByteSource) {}
-
-  get name(): string {
-    return this.inner.name;
-  }
-
-  get size(): bigint {
-    return this.inner.size;
-  }
-
-  async read(offset: bigint, length: number): Promise<Buffer> {
-    this.bytes += length;
-    return this.inner.read(offset, length);
-  }
-
-  async readInto(offset: bigint, buffer: Buffer): Promise<void> {
-    this.bytes += buffer.length;
-    await this.inner.readInto(offset, buffer);
-  }
-
-  close(): Promise<void> {
-    return this.inner.close();
-  }
-}
 
 it('reads the chunks that are needed, each once, and no others', async () => {
   const packed = join(compressed('ours'), 'core.img');

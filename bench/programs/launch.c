@@ -1,7 +1,8 @@
 /*
  * launch PRELOAD PROGRAM [ARGUMENT...]: starts the program, with the library preloaded (none when empty) and no descriptors but the three
  * standard ones. Prints "exec PID NANOSECONDS" (CLOCK_MONOTONIC) just before, which is the program's own start, free of what fork and
- * Node.js cost; and "cpu NANOSECONDS" when the program and its children have ended. Ends as the program did.
+ * Node.js cost; and "cpu NANOSECONDS" and "memory BYTES" (the greatest that was resident) when the program and its children have ended. Ends as the
+ * program did.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,7 +35,7 @@ int main(int argc, char **argv) {
   struct rusage used;
   if (child < 0 || wait4(child, &status, 0, &used) != child) return 2;
   const struct timeval user = used.ru_utime, system = used.ru_stime;
-  dprintf(1, "cpu %ld\n", ((user.tv_sec + system.tv_sec) * 1000000l + user.tv_usec + system.tv_usec) * 1000);
+  dprintf(1, "cpu %ld\nmemory %ld\n", ((user.tv_sec + system.tv_sec) * 1000000l + user.tv_usec + system.tv_usec) * 1000, used.ru_maxrss * 1024);
   if (WIFSIGNALED(status)) {
     signal(WTERMSIG(status), SIG_DFL);
     raise(WTERMSIG(status));

@@ -79,7 +79,7 @@ export function build() {
   mkdirSync(join(scratch, 'bin'), { mode: 0o755 });
   for (const name of ['libwarp.so', 'warp-checkpoint', 'warp-restore']) copyIn(join(root, 'native/build', name), name);
   const compiler = process.env.CC ?? 'cc';
-  for (const name of ['launch', 'memory', 'plain_write', 'calls', 'starts', 'fresh_copy']) {
+  for (const name of ['launch', 'memory', 'plain_write', 'calls', 'starts', 'fresh_copy', 'spread']) {
     executables[name] = join(scratch, 'bin', name);
     run(compiler, ['-std=gnu17', '-O2', '-Wall', '-Wextra', '-pthread', '-o', executables[name], join(programs, `${name}.c`)]);
   }
@@ -95,7 +95,7 @@ export function build() {
   }
 }
 
-/** Builds warp-tool's command line; `executables.tool` is its script. */
+/** Builds warp-tool's command line and its library: `executables.tool` is the script, `executables.library` the module. */
 export function buildTool() {
   if (executables.tool) return;
   run(process.execPath, [join(root, 'scripts/build-ts.mjs')], { stdio: ['ignore', 'inherit', 'inherit'] });
@@ -103,6 +103,7 @@ export function buildTool() {
   for (const name of ['bin', 'dist', 'native/build', 'oclif.manifest.json', 'package.json'])
     cpSync(join(root, name), join(copy, name), { recursive: true });
   executables.tool = join(copy, 'bin/run.js');
+  executables.library = join(root, 'dist/library/index.js');
 }
 
 /** Makes a folder the measured user's. */

@@ -16,7 +16,7 @@ process.on('exit', () => running.forEach((program) => program.signal()));
 /**
  * A process, started by the launcher, whose standard output is read line by line. `pid` is its id, `executed` when it was executed and
  * `received` when its last output came: CLOCK_MONOTONIC, which process.hrtime reads too, nanoseconds. `cpu` is, after its end, all CPU time
- * that it took.
+ * that it took, and `memory` the bytes that were resident at most.
  */
 class Program {
   stdout = '';
@@ -50,7 +50,8 @@ class Program {
   #readLauncher() {
     const executed = this.pid ? null : /^exec (\d+) (\d+)\n/.exec(this.stdout);
     if (executed) [this.pid, this.executed] = [Number(executed[1]), BigInt(executed[2])];
-    this.cpu = Number(/^cpu (\d+)\n$/m.exec(this.stdout)?.[1]);
+    const used = /^cpu (\d+)\nmemory (\d+)\n$/m.exec(this.stdout);
+    [this.cpu, this.memory] = [Number(used?.[1]), Number(used?.[2])];
   }
 
   /** Ends the program, if it still runs; the launcher follows it. */
@@ -143,7 +144,7 @@ export async function node(args, statuses = ['status 0']) {
   const program = start([executables.node, ...args]);
   const status = await program.ended;
   if (!statuses.includes(status)) throw new Error(`node ${args.join(' ')} ended with ${status}: ${program.stderr.trim()}`);
-  return { wall: Number(program.received - program.executed), cpu: program.cpu, output: program.stdout };
+  return { wall: Number(program.received - program.executed), cpu: program.cpu, memory: program.memory, output: program.stdout };
 }
 
 /**
