@@ -154,6 +154,46 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
     });
   });
 
+  const collectors = installed.flatMap(({ name, home }) => {
+    const known = ['Serial', 'Parallel', 'G1', 'Shenandoah'].filter(
+      (collector) => spawnSync(join(home, 'bin/java'), [`-XX:+Use${collector}GC`, '-version'], { stdio: 'ignore' }).status === 0,
+    );
+    return known.map((collector) => ({ name: `${name}, ${collector}`, home, flag: `-XX:+Use${collector}GC` }));
+  });
+
+  describe.each(collectors)('$name', ({ home, flag }) => {
+    const java = join(home, 'bin/java');
+
+    it('stores what lives, over generations', async () => {
+      const service = await startWeb(java, { jvm: [flag, '-Xmx400m'] });
+      for (let generation = 0; generation < 2; generation++) {
+        await answerOf(service.program, service.port, '/garbage/130');
+        const resident = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${service.program.pid}/status`, 'utf8'))![1]) * 1024;
+        await capture(service);
+        expect(statSync(join(service.image, 'core.img')).size).toBeLessThan(resident - 80 * 2 ** 20);
+        service.program = warpTool(['restore', service.image]);
+      }
+      expect(await answerOf(service.program, service.port, '/garbage/130')).toEqual({ megabytes: 130 });
+    });
+
+    it.skipIf(home !== installed[0]?.home)('loses nothing of the heap at random moments under load', async () => {
+      // The virtual machine itself checks its whole heap before each collection.
+      const verify = ['-XX:+UnlockDiagnosticVMOptions', '-XX:+VerifyBeforeGC', '-Dwarp.gc=false'];
+      const service = await startWeb(java, { jvm: [flag, '-Xmx128m', '-Xmn16m', ...verify] });
+      service.program.child.stdin!.write('load\n');
+      await service.program.goesOn(/^round$/gm, 2);
+      for (let i = 0; i < 6; i++) {
+        const asked = await ask(service, '--leave-running');
+        expect(asked.code, asked.stderr + service.program.stderr).toBe(0);
+        await service.program.goesOn(/^round$/gm, 1);
+      }
+      await service.program.kill();
+      const restored = warpTool(['restore', service.image]);
+      await restored.goesOn(/^round$/gm, 3);
+      expect(service.program.stderr + restored.stderr).not.toMatch(/AssertionError/);
+    });
+  });
+
   const java = installed[0] ? join(installed[0].home, 'bin/java') : '';
 
   it('goes on after a checkpoint from inside that keeps it running, and captures it again', async () => {

@@ -148,6 +148,7 @@ static int take(struct capture *capture, struct target *target) {
   capture_cached_ids(capture);
   capture_image(capture);
   capture_tags(capture);
+  java_heap_release_unused();
   if (capture_memory_areas(capture) < 0) return -1;
   if (capture_descriptors(capture) < 0) return -1;
   capture->collected_ns = clock_ns(CLOCK_MONOTONIC_);

@@ -253,6 +253,8 @@ bool engine_on_glibc(void);
  * Returns at how many places those cannot be redirected.
  */
 size_t release_find_calls(struct arena *arena);
+/* madvise(2) with what the program means by it, also for memory that is mapped from the image; returns 0 or a negated errno. */
+HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice);
 /* In a restored process with direct mappings, while its threads wait: redirects those calls. */
 void release_redirect(const struct freeze *freeze);
 

@@ -20,4 +20,10 @@ void java_restored(long old_pid);
 /* In a forked child, which has no thread but the one that forked. */
 void java_forked(void);
 
+/* ---- java_heap.c ---- */
+/* While the virtual machine starts. */
+void java_heap_begin(void);
+/* While the threads stand still: gives back the memory of the heap that no object lies in. */
+void java_heap_release_unused(void);
+
 #endif
