@@ -1,5 +1,6 @@
 /** Every row of docs/comparison.md on an image of a real program, beside the other program where that is installed. */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -465,6 +466,40 @@ const shows: Record<string, (context: TestContext) => void | Promise<void>> = {
     expect(tool('completion', 'bash')).toContain('complete -o filenames -F _warp_tool warp-tool');
     expect(tool('completion', 'zsh')).toContain('#compdef warp-tool');
     expect(tool('completion', 'fish')).toContain('complete -c warp-tool');
+  },
+
+  'crit-compress': () => {
+    const small = join(directory, 'small');
+    tool('compress', made.before, '-o', small, '--level', '9', '--chunk-size', '64K');
+    expect(statSync(join(small, 'core.img')).size).toBeLessThan(statSync(core()).size);
+    expect(tool('mem', small, text(PLACES.text), '--as', 'cstr')).toContain(TEXT);
+    expect(tool('threads', small, '--registers')).toBe(tool('threads', made.before, '--registers'));
+  },
+  'crit-decompress': () => {
+    const [small, plain] = [join(directory, 'small-again'), join(directory, 'plain-again')];
+    tool('compress', made.before, '-o', small);
+    tool('decompress', small, '-o', plain);
+    expect(readFileSync(join(plain, 'core.img')).equals(readFileSync(core()))).toBe(true);
+  },
+  'checkpointctl-list': () => {
+    const listed = [made.before, made.after].map((image) => JSON.parse(tool('show', image, '--json')) as Shown);
+    expect(listed.map(({ process }) => process['name'])).toEqual(['compared', 'compared']);
+    for (const { engine, captured_at: time, size } of listed) {
+      expect([engine, time]).toEqual([expect.stringMatching(/^warp \d/), expect.stringMatching(/^20\d\d-/)]);
+      expect(size).toBeGreaterThan(0);
+    }
+    expect(warpTool('list', directory)).toMatchObject({ status: 2, stderr: expect.stringContaining('s3://BUCKET/KEY') });
+  },
+  'readable-by-all': () => {
+    const [key, sealed, again] = ['key', 'sealed', 'unsealed'].map((name) => join(directory, name)) as [string, string, string];
+    writeFileSync(key, randomBytes(32), { mode: 0o600 });
+    expect(readFileSync(core()).includes(TEXT)).toBe(true);
+    tool('encrypt', made.before, '-o', sealed, '--encryption-key-file', key);
+    for (const secret of [TEXT, 'worker-1', made.executable])
+      expect(readFileSync(join(sealed, 'core.img')).includes(secret), secret).toBe(false);
+    expect(tool('mem', sealed, text(PLACES.text), '--as', 'cstr', '--encryption-key-file', key)).toContain(TEXT);
+    tool('decrypt', sealed, '-o', again, '--encryption-key-file', key);
+    expect(readFileSync(join(again, 'core.img')).equals(readFileSync(core()))).toBe(true);
   },
 
   'readelf-header': (context) => {
