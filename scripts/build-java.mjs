@@ -64,7 +64,7 @@ try {
     ...files.map((name) => join(source, name)),
   ]);
   // Supertypes first: the engine defines the classes in this order, and reads no compressed ones.
-  const first = ['Resource.class', 'Context.class'];
+  const first = ['Resource.class', 'Context.class', 'CRaCMXBean.class'];
   const rest = readdirSync(join(classes, 'warp/crac')).filter((name) => !first.includes(name));
   mkdirSync(dirname(target), { recursive: true });
   const names = [...first, ...rest.toSorted()].flatMap((name) => ['-C', classes, `warp/crac/${name}`]);

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
 import { jdks, type Jdk } from './support/jvm.js';
 import { freePort, getJson } from './support/network.js';
@@ -23,6 +23,7 @@ interface State {
   local: string;
   math: string;
   seeded: string;
+  restored: number | null;
   child: string | null;
 }
 
@@ -90,7 +91,9 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
       const before = await answerOf(service.program, service.port);
       // The virtual machine listens for tools from now on.
       expect((await run(join(home, 'bin/jcmd'), [String(service.program.pid), 'VM.uptime']).ended).code).toBe(0);
+      expect(before.restored).toBeNull();
       await capture(service);
+      const captured = statSync(join(service.image, 'core.img')).mtimeMs;
       expect(statSync(service.log).size).toBe(0);
       const ports = [await freePort(), await freePort()];
       const replicas = ports.map((port) =>
@@ -104,6 +107,9 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
         expect(state.events).toEqual(['before listener', 'before log', 'after log', 'after listener']);
         expect((await answerOf(replica, ports[index]!, '/child')).child).toBe('live=1');
         states.push(state);
+        await vi.waitFor(async () => expect((await answerOf(replica, ports[index]!)).restored).toBeGreaterThan(captured - 1), {
+          timeout: 60_000,
+        });
         const jps = run(join(home, 'bin/jps'), []);
         await jps.ended;
         expect(jps.stdout).toContain(`${replica.pid} Web\n`);

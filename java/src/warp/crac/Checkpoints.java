@@ -9,6 +9,8 @@ final class Checkpoints implements Runnable {
   static final OrderedContext CONTEXT = new OrderedContext();
   private static final ReentrantLock UNDER_WAY = new ReentrantLock();
 
+  private static final boolean MANAGEMENT = ModuleLayer.boot().findModule("java.management").isPresent();
+
   private Checkpoints() {}
 
   /** Called by the engine before the application's main method. */
@@ -89,6 +91,7 @@ final class Checkpoints implements Runnable {
       CONTEXT.afterRestore(null);
     } finally {
       if (newMain != null) newMain.start();
+      if (outcome == Engine.RESTORED && MANAGEMENT) Management.register();
     }
   }
 

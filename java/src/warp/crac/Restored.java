@@ -73,9 +73,7 @@ final class Restored {
     Class<?> handles = Class.forName("java.lang.ProcessHandleImpl");
     Object current = field(handles, "current").get(null);
     long pid = (long) method(handles, "getCurrentPid0").invoke(null);
-    Field known = field(handles, "pid");
-    if (known.getLong(current) == pid) return;
-    known.setLong(current, pid);
+    field(handles, "pid").setLong(current, pid);
     field(handles, "startTime").setLong(current, (long) method(handles, "isAlive0", long.class).invoke(null, pid));
   }
 
