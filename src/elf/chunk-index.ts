@@ -130,17 +130,23 @@ export class ChunkIndex {
   storedBytes(offset: number, end: number): number {
     const { words } = this;
     const found = this.find(offset);
-    let total = 0;
-    for (let chunk = found < 0 ? ~found : found, at = chunk * WORDS; at < words.length; chunk++, at += WORDS) {
-      const start = words[at + CONTENT_OFFSET]! + words[at + CONTENT_OFFSET + 1]! * 2 ** 32;
-      if (start >= end) break;
-      if ((words[at + FLAGS]! & CHUNK_IN_PARENT) !== 0) continue;
-      const size = words[at + CONTENT_SIZE]!;
-      const inside = Math.min(start + size, end) - Math.max(start, offset);
-      if (inside <= 0) continue; // a damaged index has chunks of no content, or in another order
-      total += inside === size ? words[at + STORED_SIZE]! : (inside * words[at + STORED_SIZE]!) / size;
-    }
+    const first = found < 0 ? ~found : found;
+    if (first === this.length) return 0;
+    const behind = this.find(end);
+    // Those that are in it whole: a plain sum, for there can be hundreds of thousands.
+    const last = behind < 0 ? ~behind : behind;
+    let total = this.partOf(first, offset, end) + (last > first ? this.partOf(last, offset, end) : 0);
+    for (let at = (first + 1) * WORDS; at < last * WORDS; at += WORDS)
+      if ((words[at + FLAGS]! & CHUNK_IN_PARENT) === 0 && words[at + CONTENT_SIZE] !== 0) total += words[at + STORED_SIZE]!;
     return Math.round(total);
+  }
+
+  /** Bytes in the file for what of a chunk is inside a stretch of content. */
+  private partOf(index: number, from: number, to: number): number {
+    if (index >= this.length || this.isInParent(index)) return 0;
+    const size = this.contentSize(index);
+    const inside = Math.min(this.contentEnd(index), to) - Math.max(this.contentOffset(index), from);
+    return inside > 0 ? (inside * this.storedSize(index)) / size : 0;
   }
 
   /** Where the bytes of a chunk are, and what they are. `records` must be this index's own. */

@@ -1,5 +1,5 @@
 import { Failure, ImageError } from '../failure.js';
-import { PT_LOAD, PT_WARP_CHUNKED, memoryColumns, type MemoryColumns, type Segment, type SegmentTable } from './segments.js';
+import { PT_LOAD, PT_WARP_CHUNKED, storedColumns, type StoredColumns, type Segment, type SegmentTable } from './segments.js';
 import type { ByteSource } from './source.js';
 import { hex } from '../hex.js';
 
@@ -12,7 +12,7 @@ export const ADDRESS_END = 1n << 64n;
 /** The memory of an image by address: content is read from the source when it is asked for, never before. */
 export class Memory {
   /** Null where segments have to be sorted or cut. */
-  private readonly inOrder: MemoryColumns | null;
+  private readonly inOrder: StoredColumns | null;
   private list: readonly Segment[] | undefined;
   private byOffset: Segment[] | undefined;
 
@@ -23,7 +23,7 @@ export class Memory {
     private readonly table: SegmentTable,
     private readonly zeroFilled: (address: bigint) => boolean,
   ) {
-    this.inOrder = table.memory(content !== null);
+    this.inOrder = table.stored(content !== null);
   }
 
   /** PT_LOAD and PT_WARP_CHUNKED by ascending address. No two overlap, and none has more bytes in the file than in memory. */
@@ -32,14 +32,14 @@ export class Memory {
     return this.list;
   }
 
-  /** The same in numbers, for passes over all of it; only where a segment had to be cut can they be rounded. */
-  get columns(): MemoryColumns {
+  /** Those whose content is stored, in numbers; only where a segment had to be cut can they be rounded. */
+  get columns(): StoredColumns {
     if (this.inOrder) return this.inOrder;
-    const columns = memoryColumns(this.segments.length);
-    for (const [index, segment] of this.segments.entries()) {
+    const stored = this.segments.filter((segment) => this.storedSize(segment) > 0n);
+    const columns = storedColumns(stored.length);
+    for (const [index, segment] of stored.entries()) {
       columns.starts[index] = Number(segment.address);
-      columns.storedEnds[index] = Number(segment.address + this.storedSize(segment));
-      columns.ends[index] = Number(segment.address + segment.memorySize);
+      columns.ends[index] = Number(segment.address + this.storedSize(segment));
       columns.offsets[index] = Number(segment.offset);
     }
     return columns;

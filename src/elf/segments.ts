@@ -95,20 +95,17 @@ export async function readHeader(source: ByteSource): Promise<ElfHeader> {
 
 const ENTRY_WORDS = ENTRY_SIZE / 8;
 
-/** Segments of memory by ascending address: bytes, and offsets of their content. */
-export interface MemoryColumns {
+/** Memory whose content is stored, by ascending address: addresses, and offsets of the content. */
+export interface StoredColumns {
   length: number;
   starts: Float64Array;
-  /** Where what is stored ends; as `starts` where nothing is. */
-  storedEnds: Float64Array;
   ends: Float64Array;
   offsets: Float64Array;
 }
 
 /** Room for so many segments. */
-export function memoryColumns(length: number): MemoryColumns {
-  const column = (): Float64Array => new Float64Array(length);
-  return { length, starts: column(), storedEnds: column(), ends: column(), offsets: column() };
+export function storedColumns(length: number): StoredColumns {
+  return { length, starts: new Float64Array(length), ends: new Float64Array(length), offsets: new Float64Array(length) };
 }
 
 /** The program headers of a file as they stand in it. Sparse images have thousands, so an entry becomes a Segment only when it is asked for. */
@@ -143,10 +140,10 @@ export class SegmentTable {
    * have numbers that would be rounded. `chunked`: whether it is known where chunked content is. Each step is plain arithmetic on arrays: this runs
    * before the compiler has warmed up.
    */
-  memory(chunked: boolean): MemoryColumns | null {
+  stored(chunked: boolean): StoredColumns | null {
     const { halves, length } = this;
-    const columns = memoryColumns(length);
-    const { starts, storedEnds, ends, offsets } = columns;
+    const columns = storedColumns(length);
+    const { starts, ends, offsets } = columns;
     let last = 0;
     let count = 0;
     for (let index = 0, at = 0; index < length; index++, at += ENTRY_WORDS * 2) {
@@ -161,11 +158,12 @@ export class SegmentTable {
       // Multiples of a page are exact as doubles, up to the last address.
       if (end > Number.MAX_SAFE_INTEGER && ((halves[at + 4]! | halves[at + 8]! | halves[at + 10]!) & 4095) !== 0) return null;
       if (halves[at + 3]! >= 2 ** 21) return null;
-      starts[count] = start;
-      storedEnds[count] = start + (type === PT_LOAD ? fileSize : chunked ? size : 0);
-      ends[count] = end;
-      offsets[count] = halves[at + 2]! + halves[at + 3]! * 2 ** 32;
       last = end;
+      const stored = type === PT_LOAD ? fileSize : chunked ? size : 0;
+      if (stored === 0) continue;
+      starts[count] = start;
+      ends[count] = start + stored;
+      offsets[count] = halves[at + 2]! + halves[at + 3]! * 2 ** 32;
       count++;
     }
     columns.length = count;

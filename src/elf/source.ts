@@ -28,7 +28,7 @@ export interface ByteSource {
 }
 
 /** Bytes that are read faster than another thread is asked to read them. */
-const SMALL = 256 << 10;
+const SMALL = 2 << 20;
 
 /** A regular file, read with pread(2): opening it costs the same whatever its size. */
 export class FileSource implements ByteSource {

@@ -195,7 +195,7 @@ function foreignAreas(image: Image): Areas {
  * small, so that nothing is rounded.
  */
 function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): void {
-  const { length, starts, storedEnds, ends, offsets } = image.memory.columns;
+  const { length, starts, ends, offsets } = image.memory.columns;
   const { packing } = image;
   let next = 0;
   for (const [at, vma] of vmas.entries()) {
@@ -208,7 +208,7 @@ function addContent(vmas: Vma[], recorded: Areas['recorded'], image: Image): voi
     while (next < length && ends[next]! <= start) next++;
     for (let index = next; index < length && starts[index]! < end; index++) {
       const from = Math.max(starts[index]!, start);
-      const size = Math.min(storedEnds[index]!, end) - from;
+      const size = Math.min(ends[index]!, end) - from;
       if (size <= 0) continue;
       stored += size;
       const offset = offsets[index]! + (from - starts[index]!);
