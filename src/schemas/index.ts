@@ -800,6 +800,7 @@ const restoreStats = object({
   threads: integer(),
   descriptors: integer(),
   deferred_bytes: byteCount('loaded while the program runs'),
+  prefetched_bytes: byteCount('that the kernel was asked to read ahead, where the page cache does not have them'),
   mode: oneOf('direct', 'concurrent', 'eager'),
   reason: oneOf(
     'plain',

@@ -390,6 +390,42 @@ uint64_t clock_ns(int clock) {
 
 uint64_t device_number(uint64_t major, uint64_t minor) { return (major & 0xfffff000) << 32 | (major & 0xfff) << 8 | (minor & 0xffffff00) << 12 | (minor & 0xff); }
 
+#define FAR_KIB 1024u /* the kernel's default is 128 */
+
+bool reads_far_ahead(uint64_t device) {
+  const uint64_t major = (device >> 8 & 0xfff) | (device >> 32 & 0xfffff000), minor = (device & 0xff) | (device >> 12 & 0xffffff00);
+  char path[96], text[32];
+  for (int partition = 0; partition < 2; partition++) {
+    format(path, sizeof path, "/sys/dev/block/%lu:%lu/%squeue/read_ahead_kb", major, minor, partition != 0 ? "../" : "");
+    if (read_small_file(path, text, sizeof text) <= 0) continue;
+    const char *at = text;
+    return parse_decimal(&at) >= FAR_KIB;
+  }
+  return false;
+}
+
+#define BLOCK_PAGES 512u
+/* The kernel cuts a request to what the device reads ahead: 128 KiB by default. */
+#define REQUEST_PAGES 32u
+
+uint64_t read_mapped_ahead(uint64_t start, uint64_t end) {
+  uint64_t asked = 0;
+  for (uint64_t block = start; block < end; block += BLOCK_PAGES * PAGE_SIZE) {
+    uint8_t resident[BLOCK_PAGES];
+    const uint64_t pages = min_u64(BLOCK_PAGES, (end - block) / PAGE_SIZE);
+    if (sys(mincore, block, pages * PAGE_SIZE, resident) < 0) continue;
+    for (uint64_t first = 0; first < pages; first += REQUEST_PAGES) {
+      const uint64_t count = min_u64(REQUEST_PAGES, pages - first);
+      bool absent = false;
+      for (uint64_t i = first; i < first + count; i++) absent |= (resident[i] & 1) == 0;
+      if (!absent) continue;
+      sys(madvise, block + first * PAGE_SIZE, count * PAGE_SIZE, MADV_WILLNEED);
+      asked += count * PAGE_SIZE;
+    }
+  }
+  return asked;
+}
+
 size_t processor_count(void) {
   uint64_t mask[128];
   long n = sys(sched_getaffinity, 0, sizeof mask, mask);

@@ -186,6 +186,10 @@ struct file_status {
 _Static_assert(sizeof(struct file_status) == 144, "struct stat of the kernel");
 /* st_dev for a device's numbers: makedev(3) of the C libraries, which is what stat(2) gives on 64-bit machines. */
 uint64_t device_number(uint64_t major, uint64_t minor);
+/* Whether the kernel reads so much ahead of readers of this block device (a partition's too) that asking for more gains nothing. */
+bool reads_far_ahead(uint64_t device);
+/* Has the kernel read what the page cache lacks of a mapped file, [start, end) in whole pages, without waiting for it; returns how many bytes were asked for. */
+uint64_t read_mapped_ahead(uint64_t start, uint64_t end);
 int64_t file_mtime_ns(const struct file_status *status);
 
 #define AT_FDCWD_ (-100)

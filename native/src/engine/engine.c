@@ -335,6 +335,11 @@ static void unmap_bootstrap(void) {
   warp_control.bootstrap_size = 0;
 }
 
+static bool client_knocks(void) {
+  struct pollfd polled = {.fd = listener, .events = POLLIN};
+  return sys(poll, &polled, 1, 0) > 0;
+}
+
 void engine_helper_restored(void *argument) {
   (void)argument;
   const long old_pid = engine_pid;
@@ -355,6 +360,8 @@ void engine_helper_restored(void *argument) {
   if (loads) {
     loading_run();
     unmap_bootstrap();
+  } else if (warp_control.direct_mapped != 0) {
+    prefetch_mapped(client_knocks);
   }
   helper_serve();
 }

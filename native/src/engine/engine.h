@@ -247,6 +247,10 @@ uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode
 
 bool engine_on_glibc(void);
 
+/* ---- reading ahead (prefetch.c) ---- */
+/* In a restored process that runs: has the kernel read what is mapped from the image and not cached, until `wanted_elsewhere` says so. */
+void prefetch_mapped(bool (*wanted_elsewhere)(void));
+
 /* ---- released memory (release.c) ---- */
 /*
  * Before a capture, while the program runs: finds where its code makes madvise(2) and mremap(2), or what may be these, by its own instructions.

@@ -207,10 +207,10 @@ static void write_stats(struct restore *restore, int fd) {
   char text[2048];
   size_t n = format(text, sizeof text,
                     "{\"metadata_us\":%lu,\"files_us\":%lu,\"descriptors_us\":%lu,\"memory_us\":%lu,\"process_us\":%lu,\"total_us\":%lu,\"direct_bytes\":%lu,\"direct_mappings\":%lu,\"eager_bytes\":%lu,"
-                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"deferred_bytes\":%lu,",
+                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"deferred_bytes\":%lu,\"prefetched_bytes\":%lu,",
                     stats->metadata_us, stats->files_us - stats->metadata_us, stats->descriptors_us - stats->files_us, stats->memory_us - stats->descriptors_us, stats->process_us - stats->memory_us, stats->process_us,
                     stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->read_bytes, stats->loaders, restore->content.compressed ? "lz4" : "none", stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
-                    stats->deferred_bytes);
+                    stats->deferred_bytes, stats->prefetched_bytes);
   n += format(text + n, sizeof text - n, "\"mode\":\"%s\",\"reason\":%s,\"explanation\":%s,\"faults\":%s,\"faults_reason\":%s,\"faults_explanation\":%s}\n", modes[choice->mode], quoted(&restore->arena, choice->reason), quoted(&restore->arena, choice->explanation),
               quoted(&restore->arena, choice->faults), quoted(&restore->arena, choice->faults_reason), quoted(&restore->arena, choice->faults_explanation));
   write_fully(fd, text, n);
@@ -264,6 +264,7 @@ static void restore_in_place(void *argument) {
   }
   if (become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
   choose_mode(restore);
+  prefetch(restore);
   if (!restore->options.load_concurrency_given) restore->options.load_concurrency = (uint32_t)processor_count();
   if (open_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
   phase(restore, &restore->stats.files_us);

@@ -136,6 +136,11 @@ bool is_anonymous(const struct warp_vma_record *vma) {
   return (vma->kind == WARP_VMA_ANONYMOUS || vma->kind == WARP_VMA_HEAP) && (vma->flags & peculiar) == 0;
 }
 
+bool is_mapped_directly(const struct restore *restore, const Elf64_Phdr *segment) {
+  const struct warp_vma_record *vma = maps_directly(segment) ? image_vma_at(&restore->image, segment->p_vaddr) : NULL;
+  return vma != NULL && may_map_directly(restore, vma);
+}
+
 static int fail_map(struct restore *restore, const struct warp_vma_record *vma, long error) {
   const char *mend = error == -ENOMEM ? ": raise the memory limit, or vm.max_map_count" : "";
   return fail(&restore->failure, "cannot map memory area 0x%lx-0x%lx (%s): %s%s", vma->start, vma->end, view_string(&restore->image.vmas, &restore->arena, vma->name), error_text(error), mend);

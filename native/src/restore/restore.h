@@ -53,7 +53,7 @@ struct image {
 struct stats {
   uint64_t begin_ns;
   uint64_t metadata_us, files_us, descriptors_us, memory_us, process_us, threads_us;
-  uint64_t direct_bytes, eager_bytes, object_bytes, read_bytes, deferred_bytes;
+  uint64_t direct_bytes, eager_bytes, object_bytes, read_bytes, deferred_bytes, prefetched_bytes;
   uint64_t direct_mappings, eager_reads, areas, loaders;
 };
 
@@ -160,6 +160,10 @@ int defer_content(struct restore *restore, struct list *targets);
 /* Where that is asked for, records the chunks that had to be there before the program goes on: asked for by the restorer, when it came to memory. */
 void trace_loaded(const struct restore *restore);
 
+/* ---- prefetch.c ---- */
+/* Where content is mapped and the page cache is cold: has the kernel read what is surely needed, without waiting for it. */
+void prefetch(struct restore *restore);
+
 /* ---- descriptors.c ---- */
 int restore_descriptors(struct restore *restore);
 /* After the memory is back: what acts on its own (timers), and locks. */
@@ -178,6 +182,8 @@ int create_objects(struct restore *restore);
 int clear_memory(struct restore *restore);
 int restore_memory(struct restore *restore);
 int restore_vdso(struct restore *restore);
+/* Whether a segment is mapped from the image rather than read. */
+bool is_mapped_directly(const struct restore *restore, const Elf64_Phdr *segment);
 /* Whether mapping what can be mapped might need more memory areas than a process may have. */
 bool nears_area_limit(const struct restore *restore);
 /* PROT_ bits of mmap(2) for WARP_PROT_ bits. */
