@@ -525,7 +525,7 @@ export const IMAGE_COMPRESSED = 4;
 export const IMAGE_ENCRYPTED = 8;
 export const IMAGE_DELTA = 16;
 export const IMAGE_FOREIGN = 32;
-export const IMAGE_KNOWN = 63;
+export const IMAGE_KNOWN = 127;
 
 export const CODEC_PLAIN = 0;
 export const CODEC_LZ4 = 1;

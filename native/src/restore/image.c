@@ -20,7 +20,7 @@ static uint64_t hash_metadata(struct image *image) {
   return xxh64(image->metadata, image->anchor.metadata_size);
 }
 
-#define KNOWN_FLAGS (WARP_IMAGE_SELF_CONTAINED | WARP_IMAGE_LEFT_RUNNING | WARP_IMAGE_COMPRESSED | WARP_IMAGE_ENCRYPTED | WARP_IMAGE_DELTA | WARP_IMAGE_FOREIGN)
+#define KNOWN_FLAGS (WARP_IMAGE_SELF_CONTAINED | WARP_IMAGE_LEFT_RUNNING | WARP_IMAGE_COMPRESSED | WARP_IMAGE_ENCRYPTED | WARP_IMAGE_DELTA | WARP_IMAGE_FOREIGN | WARP_IMAGE_FIXED_CALLS)
 
 static int read_metadata(struct image *image, uint8_t *checked, struct failure *failure) {
   Elf64_Ehdr header;

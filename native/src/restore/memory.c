@@ -137,8 +137,8 @@ bool is_anonymous(const struct warp_vma_record *vma) {
 }
 
 bool is_mapped_directly(const struct restore *restore, const Elf64_Phdr *segment) {
-  const struct warp_vma_record *vma = maps_directly(segment) ? image_vma_at(&restore->image, segment->p_vaddr) : NULL;
-  return vma != NULL && may_map_directly(restore, vma);
+  const struct warp_vma_record *vma = restore->options.direct_map && maps_directly(segment) ? image_vma_at(&restore->image, segment->p_vaddr) : NULL;
+  return vma != NULL && is_anonymous(vma);
 }
 
 static int fail_map(struct restore *restore, const struct warp_vma_record *vma, long error) {

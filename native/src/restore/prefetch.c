@@ -17,23 +17,30 @@ static bool is_cached(uint64_t page) {
   return sys(mincore, page, PAGE_SIZE, &resident) < 0 || (resident & 1) != 0;
 }
 
+/* [start, end) of the file, which is mapped at `file`: whole pages. */
+static uint64_t ask_for(uint64_t file, uint64_t start, uint64_t end) {
+  if (start == end || (is_cached(file + start) && is_cached(file + end - PAGE_SIZE))) return 0;
+  return read_mapped_ahead(file + start, file + end);
+}
+
 void prefetch(struct restore *restore) {
   const struct image *image = &restore->image;
   if (restore->choice.mode != MODE_DIRECT || reads_far_ahead(image->status.device)) return;
   const uint64_t size = round_up(image->anchor.file_size, PAGE_SIZE);
   const long file = sys(mmap, 0, size, PROT_READ, MAP_PRIVATE, restore->image_fd, 0);
   if (file < 0) return;
-  uint64_t asked = 0, start = 0, end = 0; /* what is wanted next: in the file, whole pages */
-  for (uint64_t i = 0; i <= image->segment_count; i++) {
-    const Elf64_Phdr *segment = i < image->segment_count ? &image->segments[i] : NULL;
-    if (segment != NULL && (segment->p_type != PT_LOAD || segment->p_filesz == 0 || (segment->p_filesz > WANTED_WHOLE && is_mapped_directly(restore, segment)))) continue;
-    if (segment != NULL && end > start && segment->p_offset >= start && segment->p_offset <= end + WORTH_JOINING) {
-      end = max_u64(end, round_up(segment->p_offset + segment->p_filesz, PAGE_SIZE));
-      continue;
+  uint64_t asked = 0, start = 0, end = 0; /* what is wanted next */
+  for (uint64_t i = 0; i < image->segment_count; i++) {
+    const Elf64_Phdr *segment = &image->segments[i];
+    if (segment->p_type != PT_LOAD || segment->p_filesz == 0 || (segment->p_filesz > WANTED_WHOLE && is_mapped_directly(restore, segment))) continue;
+    const uint64_t segment_start = round_down(segment->p_offset, PAGE_SIZE), segment_end = round_up(segment->p_offset + segment->p_filesz, PAGE_SIZE);
+    if (segment_start < start || segment_start > end + WORTH_JOINING) {
+      asked += ask_for((uint64_t)file, start, end);
+      start = end = segment_start;
     }
-    if (end > start && (!is_cached((uint64_t)file + start) || !is_cached((uint64_t)file + end - PAGE_SIZE))) asked += read_mapped_ahead((uint64_t)file + start, (uint64_t)file + end);
-    if (segment != NULL) start = round_down(segment->p_offset, PAGE_SIZE), end = round_up(segment->p_offset + segment->p_filesz, PAGE_SIZE);
+    end = max_u64(end, segment_end);
   }
+  asked += ask_for((uint64_t)file, start, end);
   sys(munmap, file, size);
   log_debug("%lu bytes of the image are asked for ahead", asked);
   restore->stats.prefetched_bytes = asked;
