@@ -321,7 +321,7 @@ export async function packedSeeds(seeds: readonly Seed[], directory: string, key
 async function optimise(image: Image, writer: ImageWriter): Promise<void> {
   const needed = Array.from({ length: image.chunks.length >>> 1 }, (_, index) => 2 * index + 1).toReversed();
   const accesses = needed.map((chunk, index) => ({ chunk, runs: 2, median_ns: BigInt(1000 * index) }));
-  await writeRearranged(image, accesses, false, writer, () => {});
+  await writeRearranged(image, accesses, true, writer, () => {});
 }
 
 /** More than 65,534 segments, in truth. */
