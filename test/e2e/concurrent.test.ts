@@ -78,10 +78,11 @@ describe('when all is loaded', () => {
     await eager.kill();
     const restored = await restoreProgram(image, lastTick(target.stdout), ['--concurrent', '--load-faults', mode]);
     await untilLoaded(restored);
-    const { areas, ...left } = traces(restored.pid);
-    const { areas: expectedAreas, ...expectedLeft } = expected;
+    // What the engine needed to end it is given back last.
+    while (traces(restored.pid).areas > expected.areas) await new Promise((resolve) => setTimeout(resolve, 10));
+    const { areas: _, ...left } = traces(restored.pid);
+    const { areas: __, ...expectedLeft } = expected;
     expect(left).toEqual(expectedLeft);
-    expect(areas).toBeLessThanOrEqual(expectedAreas);
     const second = await checkpointAndEnd(restored, small);
     await restoreProgram(second, lastTick(restored.stdout), ['--concurrent', '--load-faults', mode]);
   });
