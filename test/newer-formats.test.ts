@@ -105,8 +105,8 @@ const flagChunks =
 /** In the anchor and in the note `image`. */
 const addFlag = (image: Buffer): void =>
   retype(image, projectNotes.image.type, projectNotes.image.type, (payload) => {
-    image.writeUInt32LE(0x40, ANCHOR + 12);
-    image.writeUInt32LE(0x40, payload + 16 + 36);
+    image.writeUInt32LE(0x80, ANCHOR + 12);
+    image.writeUInt32LE(0x80, payload + 16 + 36);
   });
 
 const ONE_LINE = /^warp-tool: [^\n]*\n$/;
@@ -126,7 +126,7 @@ describe.each<[string, (image: Buffer) => void, RegExp]>([
     (image) => void image.writeUInt16LE(7, ANCHOR + 10),
     /format version 1\.7 is newer than 1\.0; parts that are new/,
   ],
-  ['flags of a later version', addFlag, /has flags that this version does not know \(0x40\): use/],
+  ['flags of a later version', addFlag, /has flags that this version does not know \(0x80\): use/],
   [
     'notes of a later version',
     (image) => retype(image, projectNotes.guards.type, NEW_TYPE),
@@ -159,7 +159,7 @@ describe.each<[string, (image: Buffer) => void, RegExp]>([
   });
 });
 
-it.each([0x40, 0xffff_f000])('an image with the flags %i of a later version is not made into another one', async (flags) => {
+it.each([0x80, 0xffff_f000])('an image with the flags %i of a later version is not made into another one', async (flags) => {
   writeFileSync(join(directory, 'key'), Buffer.alloc(32, 1), { mode: 0o600 });
   for (const [command, image, ...further] of [
     ['compress', plain],
@@ -221,7 +221,7 @@ describe('a newer major version', () => {
 describe.each<[string, (flags: number) => number, string]>([
   ['an unknown codec', () => 9, 'is packed with unknown-9, which this version does not know'],
   ['a codec of later versions', () => 2, 'is packed with zstd, which this version does not know'],
-  ['unknown flags', (flags) => flags | 0x4000, 'is stored in a way that this version does not know (flags 0x4000)'],
+  ['unknown flags', (flags) => flags | 0x8000, 'is stored in a way that this version does not know (flags 0x8000)'],
 ])('chunks with %s', (_, change, problem) => {
   it('are refused by name, and all else is shown', async () => {
     const path = await edited(compressed, flagChunks(change));

@@ -68,8 +68,8 @@ describe('the restorer refuses in one line', () => {
     [
       'flags of the image',
       () => plain,
-      (image) => void image.writeUInt32LE(image.readUInt32LE(FLAGS) | 0x40, FLAGS),
-      /flags 0x40 of the image are not known to this restorer/,
+      (image) => void image.writeUInt32LE(image.readUInt32LE(FLAGS) | 0x80, FLAGS),
+      /flags 0x80 of the image are not known to this restorer/,
     ],
     ['a kind of memory area', () => plain, set('vmas', 'kind', 77), /note vmas, record 0: kind 0x4d is not known to this restorer/],
     ['flags of a memory area', () => plain, set('vmas', 'flags', 0x10000, 1), /note vmas, record 1: flags 0x10000 is not known/],
