@@ -1,5 +1,5 @@
 /** `mem` on images of the engine, of gcore and of the kernel, and the search itself where bytes lie in every awkward place. */
-import { copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
@@ -302,21 +302,29 @@ describe('mem', () => {
   });
 });
 
-describe('the search', () => {
-  const open = (plan: SegmentPlan[]): Promise<Image> =>
-    warpImage({ segments: plan }).then((content) => Image.from(new BufferSource('test.img', content)));
+const WINDOW = 4 << 20;
+const addresses = (matches: Match[]): bigint[] => matches.map(({ address }) => address);
 
-  async function scan(image: Image, scanner: Scanner): Promise<Match[]> {
-    const space = new AddressSpace(image);
-    const found: Match[] = [];
-    for await (const some of scanMemory(space.runs(), scanner, { searched: 0n, absent: 0n, reason: null }))
-      for (const match of some) found.push(match);
-    await space.close();
-    return found;
-  }
+async function scan(image: Image, scanner: Scanner): Promise<Match[]> {
+  const space = new AddressSpace(image);
+  const found: Match[] = [];
+  for await (const some of scanMemory(space.runs(), scanner, { searched: 0n, absent: 0n, reason: null }))
+    for (const match of some) found.push(match);
+  await space.close();
+  return found;
+}
 
-  const addresses = (matches: Match[]): bigint[] => matches.map(({ address }) => address);
-  const WINDOW = 4 << 20;
+async function openFile(content: Buffer): Promise<Image> {
+  const path = join(directory, 'scanned.img');
+  writeFileSync(path, content);
+  return Image.open(path);
+}
+
+describe.each(['in memory', 'in a file'])('the search %s', (where) => {
+  const open = async (plan: SegmentPlan[]): Promise<Image> => {
+    const content = await warpImage({ segments: plan });
+    return where === 'in a file' ? openFile(content) : Image.from(new BufferSource('test.img', content));
+  };
 
   it('finds what lies across the windows in which memory is read', async () => {
     const content = Buffer.alloc(2 * WINDOW + 3 * PAGE, 0x2e);
@@ -415,37 +423,6 @@ describe('the search', () => {
     await space.close();
   });
 
-  it('reads each of 20,000 small areas', async () => {
-    const plan = Array.from({ length: 20_000 }, (_, index) => {
-      const content = Buffer.alloc(PAGE);
-      content.write(`number ${index};`, index % (PAGE - 16));
-      return { address: BigInt(index + 16) * 8192n, size: 4096n, content };
-    });
-    const image = await open(plan);
-    expect(await scan(image, regexScanner('number [0-9]+;'))).toHaveLength(20_000);
-    expect(await scan(image, stringsScanner(9, 'ascii'))).toHaveLength(20_000);
-  });
-
-  it('gives what strings(1) would give, for any bytes', async () => {
-    const content = Buffer.alloc(WINDOW + PAGE);
-    let state = 12345;
-    for (let at = 0; at < content.length; at++) {
-      state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-      // Mostly printable, so that strings of all lengths come up.
-      content[at] = (state >>> 16) % 7 === 0 ? (state >>> 24) & 0xff : 0x20 + ((state >>> 20) % 95);
-    }
-    content.fill(0x41, WINDOW - 5, WINDOW + 5);
-    const image = await open([{ address: 0x100000n, size: BigInt(content.length), content }]);
-    for (const least of [1, 4, 9]) {
-      const expected = [...content.toString('latin1').matchAll(new RegExp(`[\\t\\x20-\\x7e]{${least},}`, 'g'))].map(
-        (match) => [0x100000n + BigInt(match.index), match[0].length] as const,
-      );
-      const found = (await scan(image, stringsScanner(least, 'ascii'))).map(({ address, length }) => [address, length] as const);
-      expect(found.length).toBe(expected.length);
-      expect(found).toEqual(expected);
-    }
-  });
-
   it('finds UTF-16 at even and odd addresses, also across windows', async () => {
     const content = Buffer.alloc(WINDOW + PAGE, 0xff);
     for (const place of [100, 1001, WINDOW - 7]) Buffer.from('sixteen', 'utf16le').copy(content, place);
@@ -476,4 +453,83 @@ describe('the search', () => {
     const image = await Image.from(new BufferSource('cut.core', content.subarray(0, content.length - PAGE)));
     expect(await scan(image, bytesScanner(Buffer.from('bb')))).toHaveLength(PAGE - 1);
   });
+});
+
+describe('the search', () => {
+  const open = async (plan: SegmentPlan[]): Promise<Image> => Image.from(new BufferSource('test.img', await warpImage({ segments: plan })));
+
+  it('reads each of 20,000 small areas', async () => {
+    const plan = Array.from({ length: 20_000 }, (_, index) => {
+      const content = Buffer.alloc(PAGE);
+      content.write(`number ${index};`, index % (PAGE - 16));
+      return { address: BigInt(index + 16) * 8192n, size: 4096n, content };
+    });
+    const image = await open(plan);
+    expect(await scan(image, regexScanner('number [0-9]+;'))).toHaveLength(20_000);
+    expect(await scan(image, stringsScanner(9, 'ascii'))).toHaveLength(20_000);
+  });
+
+  it('gives what strings(1) would give, for any bytes', async () => {
+    const content = Buffer.alloc(WINDOW + PAGE);
+    let state = 12345;
+    for (let at = 0; at < content.length; at++) {
+      state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+      // Mostly printable, so that strings of all lengths come up.
+      content[at] = (state >>> 16) % 7 === 0 ? (state >>> 24) & 0xff : 0x20 + ((state >>> 20) % 95);
+    }
+    content.fill(0x41, WINDOW - 5, WINDOW + 5);
+    const image = await open([{ address: 0x100000n, size: BigInt(content.length), content }]);
+    for (const least of [1, 4, 9]) {
+      const expected = [...content.toString('latin1').matchAll(new RegExp(`[\\t\\x20-\\x7e]{${least},}`, 'g'))].map(
+        (match) => [0x100000n + BigInt(match.index), match[0].length] as const,
+      );
+      const found = (await scan(image, stringsScanner(least, 'ascii'))).map(({ address, length }) => [address, length] as const);
+      expect(found.length).toBe(expected.length);
+      expect(found).toEqual(expected);
+    }
+  });
+});
+
+it('finds bytes with native code where the search without it does, whatever is next to what', async () => {
+  let state = 7;
+  const random = (limit: number): number => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 16) % limit;
+  };
+  const long = Buffer.from('n'.repeat(700) + 'eedle');
+  const patterns = ['needle', 'n', '\0\0needle', 'needle\0\0', 'lene', 'nn'].map((text) => Buffer.from(text)).concat(long);
+  for (let round = 0; round < 3; round++) {
+    const segments: SegmentPlan[] = [];
+    let address = 0x10000n;
+    while (segments.length < 20) {
+      const size = PAGE * (1 + random(round === 0 ? 3 : 40));
+      const stored = random(4) > 0;
+      const content = Buffer.alloc(size, random(2) === 0 ? 0 : 0x2e);
+      for (let count = random(20); count > 0; count--) content.write('needle', random(size));
+      for (const edge of ['needle', 'edle', 'dle', 'e', long.toString().slice(random(705))]) if (random(3) === 0) content.write(edge, 0);
+      for (const edge of ['nee', 'n', 'needl', long.toString().slice(0, random(705))])
+        if (random(3) === 0) content.write(edge, size - edge.length);
+      segments.push({ address, size: BigInt(size), ...(stored && { content }), ...(random(2) === 0 && { flags: 4 }) });
+      address += BigInt(size) + (random(3) === 0 ? BigInt(PAGE) : 0n);
+    }
+    const content = await warpImage({ segments });
+    const [inMemory, inFile] = [await Image.from(new BufferSource('test.img', content)), await openFile(content)];
+    for (const pattern of patterns) {
+      const expected = await scan(inMemory, { ...bytesScanner(pattern), pattern: undefined });
+      expect(await scan(inMemory, bytesScanner(pattern))).toEqual(expected);
+      expect(await scan(inFile, bytesScanner(pattern)), `round ${round}, ${pattern.toString('latin1')}`).toEqual(expected);
+      if (pattern.equals(patterns[0]!)) expect(expected.length).toBeGreaterThan(0);
+    }
+    await inFile.close();
+  }
+});
+
+it('says that a file became shorter while it was searched', async () => {
+  const content = await warpImage({ segments: [{ address: 0x10000n, size: 1n << 20n, content: Buffer.alloc(1 << 20, 1) }] });
+  const image = await openFile(content);
+  truncateSync(join(directory, 'scanned.img'), content.length - PAGE);
+  await expect(scan(image, bytesScanner(Buffer.from('needle')))).rejects.toThrow(
+    /scanned\.img: at offset 0x[0-9a-f]+: the file became shorter/,
+  );
+  await image.close();
 });

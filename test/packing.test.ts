@@ -1,6 +1,17 @@
 /** compress and decompress, and every command on compressed images: of our own and of other writers, made in code and by a real process. */
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, ftruncateSync, openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -245,6 +256,30 @@ it('gives blocks that lz4 decodes', async ({ skip }) => {
     expect(result.stdout.equals(Buffer.concat(contents))).toBe(true);
   }
 });
+
+it('is searched, compared and read without native code as with it', () => {
+  const tool = join(directory, 'tool');
+  for (const part of ['bin', 'dist', 'package.json', 'oclif.manifest.json'])
+    cpSync(join(root, part), join(tool, part), { recursive: true });
+  symlinkSync(join(root, 'node_modules'), join(tool, 'node_modules'));
+  const plainly = (...argv: string[]): unknown => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(tool, 'bin/run.js'), ...argv], { encoding: 'utf8' });
+    return { status, stdout, stderr };
+  };
+  const needs = plainly('compress', ours, '-o', join(directory, 'nothing'));
+  expect(needs).toMatchObject({ status: 2, stderr: expect.stringContaining('codec.node is not there') });
+  for (const image of [foreign, compressed('ours')])
+    for (const argv of [
+      ['mem', image, '--text', 'needle in a haystack', '--json'],
+      ['mem', image, '--search', '1800000000000000', '--limit', '3'],
+      ['diff', ours, image, '--memory', '--json'],
+      ['mem', image, '7f0000000000:16K', '--all-rows'],
+    ]) {
+      const expected = warpTool(...argv);
+      expect(expected.stdout, argv.join(' ')).not.toBe('');
+      expect(plainly(...argv), argv.join(' ')).toEqual(expected);
+    }
+}, 300_000);
 
 describe('damage', () => {
   const findings = async (source: ByteSource): Promise<Finding[]> => {

@@ -115,7 +115,7 @@ function cmp(image, parts) {
   });
 }
 
-async function measure(measured) {
+async function measure(measured, rounds) {
   const prepared = await prepare(measured);
   const { images, parts, bytes } = prepared;
   const results = [];
@@ -125,7 +125,7 @@ async function measure(measured) {
         console.log(`  ${title}: skipped: ${needs} is not installed`);
         continue;
       }
-      const runs = await alternate({ ours, theirs });
+      const runs = await alternate({ ours, theirs }, rounds);
       results.push({ title, peer, ...runs });
     }
     const size = (image) => statSync(join(image, 'core.img')).size;
@@ -170,7 +170,7 @@ export async function inspect(options) {
       console.log(`  ${measured.title}: skipped: ${lack}`);
       continue;
     }
-    const result = await measure(measured);
+    const result = await measure(measured, options.quick ? 3 : 5);
     show(measured, result);
     results.push(result);
   }

@@ -285,15 +285,13 @@ export const needingProgram = (bytes, needed) => new MemoryProgram(bytes, 'recor
 
 /** Programs whose images are large enough for what goes through all of them: what they hold compresses as such things do. */
 export async function largePrograms({ quick }) {
-  const server = (name, title, command, pages) => ServerProgram.create(name, title, command, quick ? pages / 16 : pages);
+  const server = (name, title, command, pages) => ServerProgram.create(name, title, command, quick ? pages / 8 : pages);
   const all = [
-    new MemoryProgram(quick ? 256 * MiB : 2048 * MiB, 'records'),
-    await server('node-large', 'Node.js server', [executables.node, join(scratch, 'bin/server.mjs')], 24_000),
+    new MemoryProgram(quick ? 256 * MiB : 1024 * MiB, 'records'),
+    await server('node-large', 'Node.js server', [executables.node, join(scratch, 'bin/server.mjs')], 12_000),
   ];
   if (executables.java)
-    all.push(
-      await server('jvm-large', 'JVM server', [executables.java, '-Xms1g', '-Xmx2g', '-cp', join(scratch, 'bin'), 'Server'], 16_000),
-    );
+    all.push(await server('jvm-large', 'JVM server', [executables.java, '-Xms1g', '-Xmx2g', '-cp', join(scratch, 'bin'), 'Server'], 8_000));
   return all;
 }
 

@@ -168,10 +168,8 @@ class FileComparison {
     const { batch } = this;
     if (!batch) return;
     this.batch = undefined;
-    const table = Buffer.alloc(batch.stretches.length * 24);
-    for (const [index, { offsets, size }] of batch.stretches.entries())
-      for (const [field, value] of [...offsets, size].entries()) table.writeBigUInt64LE(value, index * 24 + field * 8);
-    const found = this.native.compare(table, batch.a?.fd ?? -1, batch.b?.fd ?? -1);
+    const table = BigUint64Array.from(batch.stretches.flatMap(({ offsets, size }) => [...offsets, size]));
+    const found = this.native.compare(Buffer.from(table.buffer), batch.a?.fd ?? -1, batch.b?.fd ?? -1);
     found.catch(() => {}); // shows when it is awaited
     this.running.push({ batch, found });
     if (this.running.length > AHEAD) await this.collect();

@@ -18,7 +18,7 @@
 #define MOST_THREADS 256u
 #define HOLE_BLOCK (64u * 1024)
 /* What is read is hashed while it is in the processor's cache. */
-#define HASH_STEP (64u * 1024)
+#define HASH_STEP (256u * 1024)
 #define NO_RECORD UINT32_MAX
 
 /* One chunk on its way from the input to the output. */
