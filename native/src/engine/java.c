@@ -250,6 +250,11 @@ static reference instances(environment jni, reference class, reference type) {
   return array;
 }
 
+static void release_heap(environment jni, reference class) {
+  (void)jni, (void)class;
+  java_heap_wanted = true;
+}
+
 static int64_t random_number(environment jni, reference class) {
   int64_t number = 0;
   (void)jni, (void)class;
@@ -273,6 +278,7 @@ static const struct {
     {"open", "(Ljava/lang/Module;[BLjava/lang/Module;)Z", (void *)open_package},
     {"instances", "(Ljava/lang/Class;)[Ljava/lang/Object;", (void *)instances},
     {"random", "()J", (void *)random_number},
+    {"releaseHeap", "()V", (void *)release_heap},
 };
 
 /* ---- the classes ---- */

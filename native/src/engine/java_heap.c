@@ -145,9 +145,12 @@ static void add_shenandoah(struct unused *unused, uint64_t heap) {
   for (uint64_t i = 0; complete && i < word(heap + count); i++) add_space(unused, word(word(heap + regions) + 8 * i), &bounds, false);
 }
 
+bool java_heap_wanted;
+
 void java_heap_release_unused(void) {
   struct unused unused = {0, 0, 0};
-  if (structs.entries == 0) return;
+  if (!java_heap_wanted || structs.entries == 0) return;
+  java_heap_wanted = false;
   complete = true;
   const uint64_t heap = value_of("Universe", "_collectedHeap");
   const uint64_t active = offset_in("CollectedHeap", entry("CollectedHeap", "_is_gc_active") != 0 ? "_is_gc_active" : "_is_stw_gc_active");

@@ -78,9 +78,10 @@ final class Checkpoints implements Runnable {
     } catch (CheckpointException refusal) {
       return refusal;
     }
-    // What is dead need not be stored; the engine leaves out what the collector has freed.
+    // What is dead need not be stored.
     if (!"false".equals(System.getProperty("warp.gc"))) System.gc();
     RandomNumbers.find();
+    if (Boolean.getBoolean("warp.release-heap")) Engine.releaseHeap();
     return null;
   }
 
