@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { GiB, MiB, helper, lacks } from '../support/host.mjs';
+import { GiB, MiB, helper, lacks, resultPath } from '../support/host.mjs';
 import {
   answeringPrograms,
   capturedAs,
@@ -17,6 +17,7 @@ import {
   start,
   tool,
 } from '../support/program.mjs';
+import { plotBars } from '../support/plot.mjs';
 import { alternate, median, milliseconds, ratio, showRatio, table, verdict } from '../support/report.mjs';
 
 const TRAINING_RUNS = 3;
@@ -96,7 +97,7 @@ async function measureProgram(measured) {
     verdict(`${measured.title}: first answer 20 times sooner than a plain start`, showRatio(sooner), sooner.median >= 20);
   }
   console.log();
-  return { program: measured.name, sizes, runs };
+  return { program: measured.name, title: measured.title, sizes, runs };
 }
 
 /** How much later the first answer comes from a large image when it needs as little as from a small one. */
@@ -168,6 +169,16 @@ async function density(measured) {
   return { program: measured.name, restored, started };
 }
 
+/** The picture of a program's first answers. */
+function barsOf({ title, runs }) {
+  const bars = Object.entries(runs).map(([way, measurements]) => ({
+    label: way === 'plain start' ? way : `restore, ${way}`,
+    value: median(measurements.map((run) => run.wall)),
+    ours: way !== 'plain start',
+  }));
+  return { title: `${title}: from exec to the first answer`, bars };
+}
+
 export async function answer(options) {
   const results = [];
   const { servers, small } = await answeringPrograms(options);
@@ -182,6 +193,9 @@ export async function answer(options) {
   for (const peer of ['criu', 'dmtcp_launch'])
     if (spawnSync(peer, ['--version']).error) console.log(`  ${peer} is not on the PATH: not compared`);
   console.log();
+  const picture = resultPath('first-answer.svg');
+  plotBars(picture, results.map(barsOf), milliseconds);
+  console.log(`  drawn in ${picture}\n`);
   results.push(await growth(options), await density(small));
   return results;
 }

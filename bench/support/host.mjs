@@ -158,11 +158,16 @@ export function describeHost() {
   };
 }
 
-/** Writes the figures where later runs and scripts find them; returns the path. */
-export function writeResults(results) {
+/** The path of a file among the results, where later runs and scripts find it. */
+export function resultPath(name) {
   const directory = join(root, 'bench/results');
   mkdirSync(directory, { recursive: true });
-  const path = join(directory, 'latest.json');
+  return join(directory, name);
+}
+
+/** Writes the figures; returns the path. */
+export function writeResults(results) {
+  const path = resultPath('latest.json');
   writeFileSync(path, `${JSON.stringify(results, null, 2)}\n`);
   return path;
 }
