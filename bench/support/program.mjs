@@ -366,6 +366,8 @@ export async function answeringPrograms({ quick }) {
 }
 
 const pairs = new Map();
+/** How long a server is put under load before it is captured, where siege is installed: as a container build would. */
+const SIEGE_SECONDS = 5;
 
 /** A program's plain and compressed images of the same moment: `plain`, `compressed`, `core`, the size of what gcore writes, and `state`, the program's last before that. */
 export function capturedAs(measured) {
@@ -374,7 +376,11 @@ export function capturedAs(measured) {
       measured.name,
       (async () => {
         const program = start(measured.command, { engine: true });
-        const state = await measured.warmUp(program);
+        let state = await measured.warmUp(program);
+        if (executables.siege && measured.port) {
+          await complete(executables.siege, ['-q', '-b', '-c', 4, '-t', `${SIEGE_SECONDS}S`, `http://127.0.0.1:${measured.port}/0`]);
+          state = await measured.answer(program);
+        }
         const core = executables.gcore ? await gcoreSize(program) : null;
         const { image: compressed } = await checkpoint(program, ['--leave-running', '--compression', 'lz4']);
         const { image: plain } = await checkpoint(program);
