@@ -43,6 +43,11 @@ export default class Restore extends WarpCommand {
       description: 'Compare all content with its checksums; done anyway for images up to 16 MiB, compressed ones and with --no-direct-map.',
     }),
     env: Flags.string({ description: 'Environment variable for the restored process.', multiple: true, helpValue: 'NAME=VALUE' }),
+    'inherit-fd': Flags.string({
+      description: "Put this command's descriptor FD in the place of the program's descriptor N (see `fds`).",
+      multiple: true,
+      helpValue: 'N=FD',
+    }),
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
     engine: engineFlag,
@@ -67,6 +72,7 @@ export default class Restore extends WarpCommand {
       if (!/^[^=]+=/.test(entry)) throw new Failure(`--env ${entry} is not NAME=VALUE`);
       argv.push('--env', entry);
     }
+    for (const pair of flags['inherit-fd'] ?? []) argv.push('--inherit-fd', pair);
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
     if (programArguments.length > 0) argv.push('--', ...programArguments);

@@ -4,7 +4,7 @@ import { fileSchemas, schemas } from '../schemas/index.js';
 import { WarpCommand } from './base.js';
 
 export default class Schema extends WarpCommand {
-  static override summary = 'Print the JSON Schema of what a command prints with --json, or writes with --stats.';
+  static override summary = 'Print the JSON Schema of what a command prints or writes.';
   static override examples = [
     '<%= config.bin %> schema threads',
     '<%= config.bin %> schema restore-stats',

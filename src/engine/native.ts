@@ -32,13 +32,14 @@ interface ExecAddon {
 }
 
 /**
- * Pipes and sockets that the caller means the program to have: those that its arguments name (`/dev/fd/N`, a shell's `<(…)`) and those of socket
+ * Pipes and sockets that the caller means the program to have: those that its arguments name (`/dev/fd/N`, a shell's `<(…)`; `--inherit-fd N=FD`) and those of socket
  * activation (LISTEN_FDS, sd_listen_fds(3)). Others are a parent's leftovers, whose other ends no image could hold.
  */
 export function intendedDescriptors(argv: readonly string[], env: NodeJS.ProcessEnv): number[] {
   const named = argv.flatMap((argument) => [...argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d+)/g)].map((match) => Number(match[1])));
+  const inherited = argv.flatMap((argument, index) => (argv[index - 1] === '--inherit-fd' ? [Number(argument.split('=')[1])] : []));
   const activated = Array.from({ length: Math.min(Number(env['LISTEN_FDS'] ?? 0) || 0, 1024) }, (_, index) => 3 + index);
-  return [...named, ...activated];
+  return [...named, ...inherited, ...activated];
 }
 
 /** Becomes another program, as execve(2) does; `path` is absolute. Comes back only with an error. */

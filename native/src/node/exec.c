@@ -89,7 +89,7 @@ static void default_signals(void) {
 
 /*
  * Pipes and sockets that the runtime's own parent has left open by mistake would reach the program, and could not be kept in
- * its image. Files stay, as with any command; so does what is named in `keep`.
+ * its image. Files stay, as with any command; so does what is named in `keep`, although the runtime marks what it inherits.
  */
 static void close_leftovers(napi_env env, napi_value keep) {
   uint32_t keep_count = 0;
@@ -105,6 +105,7 @@ static void close_leftovers(napi_env env, napi_value keep) {
       int32_t number = -1;
       if (napi_get_element(env, keep, i, &element) == 0 && napi_get_value_int32(env, element, &number) == 0) kept = number == fd;
     }
+    if (kept && fd >= 3) fcntl(fd, F_SETFD, 0);
     if (!kept && fstat(fd, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode))) fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
   closedir(directory);

@@ -25,6 +25,51 @@ int move_descriptor(const struct restore *restore, int fd) {
   return (int)moved;
 }
 
+static bool less_number(const void *a, const void *b) { return *(const int *)a < *(const int *)b; }
+
+void keep_callers_descriptors(struct restore *restore) {
+  struct options *options = &restore->options;
+  int from[MOST_INHERITED];
+  for (uint32_t i = 0; i < options->inherited_count; i++) {
+    from[i] = options->inherited[i].fd;
+    uint32_t same = 0;
+    while (from[same] != from[i]) same++;
+    options->inherited[i].fd = same < i ? options->inherited[same].fd : move_descriptor(restore, from[i]);
+  }
+  struct list kept;
+  list_init(&kept, &restore->arena, sizeof(int));
+  *(int *)list_add(&kept) = restore->image.fd;
+  for (uint32_t i = 0; i < options->inherited_count; i++) *(int *)list_add(&kept) = options->inherited[i].fd;
+  list_sort(&kept, less_number);
+  unsigned next = 3;
+  for (size_t i = 0; i < kept.count; i++) {
+    const unsigned fd = (unsigned)*list_at(&kept, int, i);
+    if (fd < next) continue;
+    if (fd > next) sys(close_range, next, fd - 1, 0);
+    next = fd + 1;
+  }
+  sys(close_range, next, ~0u, 0);
+}
+
+/* Which open files of the program the caller replaces. */
+static int find_inherited(struct restore *restore) {
+  const struct image *image = &restore->image;
+  restore->inherited = arena_allocate(&restore->arena, image->descriptions.count * sizeof(int) + 1);
+  for (size_t i = 0; i < image->descriptions.count; i++) restore->inherited[i] = -1;
+  for (uint32_t i = 0; i < restore->options.inherited_count; i++) {
+    const struct inherited_descriptor *inherited = &restore->options.inherited[i];
+    bool found = false;
+    for (size_t k = 0; k < image->descriptors.count; k++) {
+      const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, k);
+      if (descriptor->number != inherited->number || descriptor->description >= image->descriptions.count) continue;
+      restore->inherited[descriptor->description] = inherited->fd;
+      found = true;
+    }
+    if (!found) return fail(&restore->failure, "--inherit-fd: the program has no descriptor %u: `warp-tool fds` lists those of an image", inherited->number);
+  }
+  return 0;
+}
+
 static const struct warp_description_record *description_at(const struct restore *restore, size_t index) { return view_at(&restore->image.descriptions, struct warp_description_record, index); }
 
 /* Paths below /proc name the process that was: they mean the one that is. */
@@ -277,6 +322,8 @@ static long add_watch(struct restore *restore, int epoll, int number, int target
  */
 static bool has_fired(const struct warp_epoll_watch_record *watch) { return (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0; }
 
+static bool is_callers(const struct restore *restore, size_t description) { return restore->inherited[description] >= 0 || description_at(restore, description)->kind == WARP_DESCRIPTION_CALLER; }
+
 static int restore_watch(struct restore *restore, const int *first_number, const struct warp_epoll_watch_record *watch) {
   const bool fired = has_fired(watch);
   const struct epoll_event event = {.events = watch->events | (fired ? EPOLLIN | EPOLLOUT : 0), .data = watch->data};
@@ -286,8 +333,8 @@ static int restore_watch(struct restore *restore, const int *first_number, const
     if (descriptor->number == watch->fd && descriptor->description == watch->target) target = (int)watch->fd;
   }
   long error = add_watch(restore, epoll, (int)watch->fd, target, &event);
-  /* A caller's stream may be a plain file, which cannot be watched. */
-  if (error == -EPERM && description_at(restore, watch->target)->kind == WARP_DESCRIPTION_CALLER) {
+  /* What the caller gives may be a plain file, which cannot be watched. */
+  if (error == -EPERM && is_callers(restore, watch->target)) {
     log_info("descriptor %u is a file now, and always ready: it is no longer watched", watch->fd);
   } else if (error < 0) {
     return fail(&restore->failure, "descriptor %d (epoll) cannot watch descriptor %u: %s", epoll, watch->fd, error_text(error));
@@ -317,6 +364,7 @@ int restore_descriptors(struct restore *restore) {
   int *first_number = arena_allocate(&restore->arena, image->descriptions.count * sizeof *first_number + 1);
   bool standard_used[3] = {false, false, false};
   for (size_t i = 0; i < image->descriptions.count; i++) first_number[i] = -1;
+  if (find_inherited(restore) < 0) return -1;
   /* The caller's streams first, while 0, 1 and 2 are still the caller's. */
   for (size_t i = 0; i < image->descriptors.count; i++) {
     const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, i);
@@ -325,7 +373,9 @@ int restore_descriptors(struct restore *restore) {
     if (descriptor->number <= 2) standard_used[descriptor->number] = true;
     int fd = first_number[descriptor->description];
     bool made = false;
-    if (description->kind == WARP_DESCRIPTION_CALLER) {
+    if (restore->inherited[descriptor->description] >= 0) {
+      fd = restore->inherited[descriptor->description];
+    } else if (description->kind == WARP_DESCRIPTION_CALLER) {
       fd = description->detail <= 2 ? restore->standard[description->detail] : -1;
       /* A stream that the caller has closed stays closed. */
       if (fd < 0) {
@@ -346,7 +396,7 @@ int restore_descriptors(struct restore *restore) {
     }
     if (first_number[descriptor->description] >= 0) continue;
     first_number[descriptor->description] = (int)descriptor->number;
-    if (description->kind == WARP_DESCRIPTION_CALLER || (description->status_flags & O_PATH) != 0) continue;
+    if (is_callers(restore, descriptor->description) || (description->status_flags & O_PATH) != 0) continue;
     sys(fcntl, descriptor->number, F_SETFL, description->status_flags & SETTABLE_FLAGS);
     if (description->owner != 0) {
       bool self = description->owner == (int32_t)view_at(&image->process, struct warp_process_record, 0)->pid;

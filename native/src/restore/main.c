@@ -5,7 +5,7 @@
 
 static const char usage[] =
     "usage: warp-restore IMAGE [--concurrent | --no-concurrent] [--load-concurrency N] [--no-direct-map]\n"
-    "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--stats FILE]\n"
+    "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--inherit-fd N=FD …] [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
     "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
     "                    [-- ARGUMENT…]\n"
@@ -14,6 +14,7 @@ static const char usage[] =
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
     "namespaces of its own. --verify compares all content with its hashes; that is always done for\n"
     "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n"
+    "--inherit-fd puts the caller's descriptor FD in the place of the program's descriptor N; all others are closed.\n"
     "Memory that cannot be mapped from the image (it is compressed) is loaded by N threads while the program runs,\n"
     "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
     "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n"
@@ -47,6 +48,28 @@ static int add_argument(struct options *options, const char *argument) {
   }
   copy_bytes(options->arguments + options->arguments_size, argument, size);
   options->arguments_size += (uint32_t)size;
+  return 0;
+}
+
+static int add_inherited(struct options *options, const char *text) {
+  const char *at = text;
+  const uint64_t number = parse_decimal(&at);
+  const char *const equals = at;
+  uint64_t fd = 0;
+  if (at > text && *at == '=') at++, fd = parse_decimal(&at);
+  if (equals == text || *equals != '=' || at == equals + 1 || *at != 0 || number > INT32_MAX || fd > INT32_MAX) {
+    program_error("--inherit-fd %s is not N=FD, two descriptors", text);
+    return 2;
+  }
+  if (sys(fcntl, fd, F_GETFD, 0) < 0) {
+    program_error("--inherit-fd %s: descriptor %lu is not open: have the caller open it and not close it on exec", text, fd);
+    return 2;
+  }
+  if (options->inherited_count == MOST_INHERITED) {
+    program_error("--inherit-fd can be given %u times", MOST_INHERITED);
+    return 2;
+  }
+  options->inherited[options->inherited_count++] = (struct inherited_descriptor){(uint32_t)number, (int)fd};
   return 0;
 }
 
@@ -121,6 +144,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
       options->keep_pid = true;
     } else if (option_with_value(argc, argv, &i, "--env", &value)) {
       if (add_variable(options, value) != 0) return 2;
+    } else if (option_with_value(argc, argv, &i, "--inherit-fd", &value)) {
+      if (add_inherited(options, value) != 0) return 2;
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       absolute_path(value, options->stats, sizeof options->stats);
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
@@ -245,6 +270,7 @@ static void restore_in_place(void *argument) {
   limit[0] = limit[1];
   sys(prlimit64, 0, 7, limit, NULL);
   restore->lowest_own_descriptor = highest + 1;
+  keep_callers_descriptors(restore);
   for (int i = 0; i < 3; i++) restore->standard[i] = move_descriptor(restore, i);
   if (restore->standard[2] >= 0) program_log_descriptor = restore->standard[2];
   restore->image_fd = move_descriptor(restore, restore->image.fd);
@@ -252,7 +278,6 @@ static void restore_in_place(void *argument) {
     fail(failure, "%s: descriptor %u is in use in it, and this process may open no more than %lu: raise RLIMIT_NOFILE", path, highest, limit[1]);
     bad(restore);
   }
-  sys(close_range, 3, highest, 0);
   int stats_fd = -1;
   if (restore->options.stats[0] != 0) {
     long fd = open_file(restore->options.stats, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

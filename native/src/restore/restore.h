@@ -11,6 +11,13 @@
 #include "../image/tables.h"
 #include "../program/program.h"
 
+/* The program's descriptor `number`, and all that share its open file, become the caller's `fd`. */
+struct inherited_descriptor {
+  uint32_t number;
+  int fd;
+};
+#define MOST_INHERITED 64
+
 enum concurrent { CONCURRENT_AUTO, CONCURRENT_ALWAYS, CONCURRENT_NEVER };
 
 struct options {
@@ -22,6 +29,8 @@ struct options {
   uint32_t arguments_size;
   char arguments[WARP_ARGUMENTS_ROOM];
   bool keep_pid;
+  struct inherited_descriptor inherited[MOST_INHERITED];
+  uint32_t inherited_count;
   bool verify;
   enum concurrent concurrent;
   bool load_concurrency_given;
@@ -102,6 +111,7 @@ struct restore {
   uint32_t lowest_own_descriptor;
   int image_fd;
   int standard[3]; /* the caller's streams, -1 where closed */
+  int *inherited;  /* by description: the caller's descriptor that takes its place, or -1 */
   int *file_fds;   /* by index of files */
   int *object_fds; /* by index of objects */
   uint32_t *new_tids; /* by index of threads */
@@ -169,6 +179,8 @@ int restore_descriptors(struct restore *restore);
 /* After the memory is back: what acts on its own (timers), and locks. */
 int restore_locks(struct restore *restore);
 /* A descriptor that stays out of the program's numbers. */
+/* Moves what --inherit-fd names out of the way of the program's descriptors, and closes all others but the image and the streams. */
+void keep_callers_descriptors(struct restore *restore);
 int move_descriptor(const struct restore *restore, int fd);
 
 /* ---- sockets.c ---- */

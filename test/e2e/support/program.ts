@@ -125,6 +125,8 @@ export interface StartOptions {
   directory?: string;
   stdin?: 'pipe' | 'ignore' | number;
   stdout?: 'pipe' | number;
+  /** Further descriptors, from 3 on. */
+  descriptors?: number[];
   /** Another library to preload behind the engine. */
   preload?: string;
 }
@@ -142,7 +144,7 @@ export function run(executable: string, args: string[], options: StartOptions = 
       ...user,
       cwd: options.directory ?? '/',
       env: environment(options.environment),
-      stdio: [options.stdin ?? 'ignore', options.stdout ?? 'pipe', 'pipe'],
+      stdio: [options.stdin ?? 'ignore', options.stdout ?? 'pipe', 'pipe', ...(options.descriptors ?? [])],
     }),
   );
 }
