@@ -23,7 +23,7 @@ server.listen(Number(process.argv[2]), '127.0.0.1', () => console.log('descripto
 async function listen(port: number): Promise<{ server: Server; descriptor: number; port: number }> {
   const server = createServer((connection) => connection.destroy());
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
-  const { fd: descriptor } = (server as unknown as { _handle: { fd: number } })._handle;
+  const { fd: descriptor } = (server as unknown as Record<'_handle', { fd: number }>)['_handle'];
   return { server, descriptor, port: (server.address() as { port: number }).port };
 }
 
