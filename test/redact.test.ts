@@ -20,7 +20,7 @@ import {
   type Target,
 } from './support/cores.js';
 import { Conversation, toolAsUser } from './support/engine.js';
-import { PAGE, warpImage } from './support/synthesise.js';
+import { PAGE, sealMetadata, warpImage } from './support/synthesise.js';
 
 const SECRET = 'hunter2Secret';
 const directory = scratchDirectory();
@@ -274,5 +274,21 @@ it('refuses to write over the image itself, and images of a format that it does 
   expect(warpTool('redact', image, '-o', join(directory, 'never'))).toMatchObject({
     status: 2,
     stderr: expect.stringContaining('its format is not known'),
+  });
+});
+
+it('refuses an image whose chunk records lack fields', async () => {
+  const content = await warpImage({ segments: [{ address: 0x10000n, size: 4096n, content: Buffer.alloc(PAGE, 1) }] });
+  const type = Buffer.alloc(4);
+  type.writeUInt32LE(0x57415217);
+  let table = content.indexOf(type) + type.length;
+  while (content.readUInt32LE(table) !== 48) table += 4;
+  const count = content.readUInt32LE(table + 4);
+  content.writeUInt32LE(8, table);
+  content.writeUInt32LE(count * 6, table + 4);
+  const image = imageDirectory(directory, 'short-records', await sealMetadata(content));
+  expect(warpTool('redact', image, '-o', join(directory, 'never'))).toMatchObject({
+    status: 2,
+    stderr: expect.stringMatching(/^warp-tool: [^\n]*note chunks: its records are too short; see `warp-tool validate`\n$/),
   });
 });

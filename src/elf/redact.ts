@@ -168,6 +168,8 @@ class Redaction {
     const ofZeros = new Map<number, string>();
     for (const part of document.notes) {
       for (const record of part.notes?.find(({ owner, name }) => owner === NOTE_OWNER && name === 'chunks')?.records ?? []) {
+        if (Object.keys(projectNotes.chunks.fields).some((field) => record[field] === undefined))
+          throw new Failure(`${this.image.source.name}: note chunks: its records are too short; see \`warp-tool validate\``);
         const start = BigInt(record['content_offset'] as string);
         const size = Number(record['content_size']);
         if (size > LARGEST_CHUNK) {
