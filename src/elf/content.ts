@@ -148,7 +148,8 @@ export class ContentSource extends PieceSource {
     let chunk = first;
     while (chunk >= 0 && chunk < this.index.length && this.index.isInParent(chunk) === missing) chunk++;
     const end = chunk >= 0 && chunk < this.index.length ? BigInt(this.index.contentOffset(chunk)) : limit;
-    return { end: end < limit ? end : limit, reason: missing ? IN_PARENT : null };
+    // Chunks of a damaged index may be in any order: something is always told of `offset` itself.
+    return { end: offset < end && end < limit ? end : limit, reason: missing ? IN_PARENT : null };
   }
 
   async close(): Promise<void> {
