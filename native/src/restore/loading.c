@@ -202,15 +202,7 @@ static void find_mappable(struct deferral *deferral) {
 static bool map_chunk(struct restore *restore, const struct warp_vma_record *vma, const struct warp_chunk_record *chunk, uint64_t offset, uint64_t address, uint64_t size) {
   if (vma == NULL || !is_anonymous(vma)) return false;
   if (address % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || offset % PAGE_SIZE != 0 || address + size > vma->end) return false;
-  const int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
-  const long mapped = sys(mmap, address, size, kernel_protection(vma->protection), flags, restore->image_fd, chunk->file_offset + offset);
-  if (mapped < 0) {
-    log_debug("memory at 0x%lx cannot be mapped from the image: %s: it is read", address, error_text(mapped));
-    return false;
-  }
-  restore->stats.direct_mappings++;
-  restore->stats.direct_bytes += size;
-  return true;
+  return map_from_image(restore, vma, address, size, chunk->file_offset + offset);
 }
 
 static void need_what_the_kernel_touches(struct deferral *deferral) {

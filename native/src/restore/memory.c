@@ -184,6 +184,18 @@ static long map_ground(struct restore *restore, const struct warp_vma_record *vm
   return sys(mmap, vma->start, size, protection, flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+bool map_from_image(struct restore *restore, const struct warp_vma_record *vma, uint64_t address, uint64_t size, uint64_t offset) {
+  const int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
+  const long mapped = sys(mmap, address, size, kernel_protection(vma->protection), flags, restore->image_fd, offset);
+  if (mapped < 0) {
+    log_debug("memory at 0x%lx cannot be mapped from the image: %s: it is read", address, error_text(mapped));
+    return false;
+  }
+  restore->stats.direct_mappings++;
+  restore->stats.direct_bytes += size;
+  return true;
+}
+
 static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct list *targets, struct list *protect_later) {
   const int final = kernel_protection(vma->protection);
   bool content_elsewhere = vma->kind == WARP_VMA_OBJECT && restore->object_fds[vma->object] >= 0;
@@ -199,17 +211,9 @@ static int map_area(struct restore *restore, const struct warp_vma_record *vma, 
   for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) {
     if (segment_stored(segment) == 0) continue;
     if (direct_allowed && maps_directly(segment)) {
-      int flags = MAP_PRIVATE | MAP_FIXED | ((vma->flags & WARP_VMA_NO_RESERVE) != 0 ? MAP_NORESERVE : 0);
-      long address = sys(mmap, segment->p_vaddr, segment->p_filesz, final, flags, restore->image_fd, segment->p_offset);
-      if (address >= 0) {
-        restore->stats.direct_mappings++;
-        restore->stats.direct_bytes += segment->p_filesz;
-        continue;
-      }
-      /* A file system without mmap, or mounted noexec: reading does it too. */
-      log_debug("memory at 0x%lx cannot be mapped from the image: %s: it is read", segment->p_vaddr, error_text(address));
+      if (map_from_image(restore, vma, segment->p_vaddr, segment->p_filesz, segment->p_offset)) continue;
       if (covered || !writable) {
-        address = map_ground(restore, vma, final | PROT_WRITE);
+        const long address = map_ground(restore, vma, final | PROT_WRITE);
         if (address < 0) return fail_map(restore, vma, address);
         writable = true;
       }

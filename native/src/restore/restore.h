@@ -202,6 +202,8 @@ bool nears_area_limit(const struct restore *restore);
 /* Private memory without a file whose pages can come from anywhere. */
 bool is_anonymous(const struct warp_vma_record *vma);
 int kernel_protection(uint32_t protection);
+/* Maps memory of an area from the image's file; false where the file system cannot, or is mounted noexec: reading does it too. */
+bool map_from_image(struct restore *restore, const struct warp_vma_record *vma, uint64_t address, uint64_t size, uint64_t offset);
 
 /* ---- process.c ---- */
 int become_user(struct restore *restore);
