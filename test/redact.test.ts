@@ -20,7 +20,7 @@ import {
   type Target,
 } from './support/cores.js';
 import { Conversation, toolAsUser } from './support/engine.js';
-import { PAGE, sealMetadata, warpImage } from './support/synthesise.js';
+import { fileNote, foreignCore, PAGE, prstatusNote, sealMetadata, warpImage } from './support/synthesise.js';
 
 const SECRET = 'hunter2Secret';
 const directory = scratchDirectory();
@@ -263,6 +263,38 @@ it('blanks what stands between the parts, shared text in heaps, later fields and
   expect(warpTool('redact', image, '-o', out)).toMatchObject({ status: 0 });
   expect(places(readFileSync(join(out, 'core.img')))).toEqual([]);
   expect(warpTool('validate', out)).toMatchObject({ status: 0 });
+});
+
+it('blanks text where a damaged note has it instead of numbers', () => {
+  const word = Buffer.from(SECRET).readBigUInt64LE(0);
+  const library = { start: 0x7f0000000000n, end: 0x7f0000002000n, offset: 4096n, path: '/usr/lib/libc.so.6' };
+  const plan = (...notes: Buffer[]): Buffer =>
+    foreignCore({ segments: [{ address: library.start, size: 8192n, content: Buffer.alloc(2 * PAGE, 1) }], notes });
+  const sound = plan(prstatusNote(7, { 16: library.start, 21: library.start }), fileNote([library]));
+  const cores: Record<string, Buffer> = { sound };
+  // si_signo and the other small numbers cannot hold eight letters; from the times on a note can.
+  const status = sound.indexOf('CORE\0') + 8;
+  for (const at of [48, 56, 104, 112, 240, 112 + 16 * 8, 112 + 26 * 8]) {
+    cores[`status-${at}`] = Buffer.from(sound);
+    cores[`status-${at}`]!.writeBigUInt64LE(word, status + at);
+  }
+  const file = sound.lastIndexOf('CORE\0') + 8;
+  for (const at of [0, 8, 16, 24, 32]) {
+    cores[`file-${at}`] = Buffer.from(sound);
+    cores[`file-${at}`]!.writeBigUInt64LE(word, file + at);
+  }
+  for (const [name, content] of Object.entries(cores)) {
+    const core = join(directory, `${name}.core`);
+    writeFileSync(core, content);
+    const out = join(directory, `${name}-out.core`);
+    expect(warpTool('redact', core, '-o', out), name).toMatchObject({ status: 0 });
+    const result = readFileSync(out);
+    expect(result.includes(SECRET.slice(0, 8)), name).toBe(false);
+    if (name === 'sound') {
+      expect(result.subarray(file, file + 40)).toEqual(sound.subarray(file, file + 40));
+      expect(result.readBigUInt64LE(status + 112 + 16 * 8)).toBe(library.start);
+    }
+  }
 });
 
 it('refuses to write over the image itself, and images of a format that it does not know', async () => {

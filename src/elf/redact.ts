@@ -344,12 +344,13 @@ class Redaction {
   /** NT_FILE keeps its size in foreign cores, where nothing can move: names become shorter until they fit. */
   private files(raw: Buffer): Buffer {
     if (this.keep.has('paths')) return raw;
-    const entries = Math.min(Number(raw.readBigUInt64LE(0)), Math.floor((raw.length - 16) / 24));
+    const entries = Number(raw.readBigUInt64LE(0));
+    if (entries > (raw.length - 16) / 24) return Buffer.alloc(raw.length);
     const namesAt = 16 + entries * 24;
     const old = raw.toString('utf8', namesAt).split('\0').slice(0, entries);
-    // A wrong number would take names for numbers.
+    // A wrong number would take names for numbers; a text would stay where addresses are expected.
     const ends = raw.subarray(namesAt).filter((byte) => byte === 0).length;
-    if (ends < entries || entries === 0 || ends > entries + 7) return Buffer.alloc(raw.length);
+    if (ends < entries || entries === 0 || ends > entries + 7 || !hasMappings(raw, entries)) return Buffer.alloc(raw.length);
     const renamed = old.map((path) => this.path(path));
     const fitting = [renamed, renamed.map((path) => path.replace('/redacted/file-', '/')), renamed.map(() => '')].map((names) =>
       Buffer.from(names.map((path) => `${path}\0`).join('')),
@@ -371,6 +372,11 @@ class Redaction {
         const at = REGISTERS + index * 8;
         if (!this.image.vmaAt(raw.readBigUInt64LE(at))) result.writeBigUInt64LE(0n, at);
       }
+      // No time of a thread and no register that is kept is as large, but for the -1 of orig_rax: only a damaged note has text there.
+      for (let at = TIMES; at + 8 <= kernelNotes.prstatus.minimumSize; at += 8) {
+        const value = result.readBigUInt64LE(at);
+        if (value >= ADDRESS_LIMIT && value !== (1n << 64n) - 1n) result.writeBigUInt64LE(0n, at);
+      }
       return result;
     }
     copy(0, 4); // control and status word of the x87
@@ -383,8 +389,27 @@ class Redaction {
   }
 }
 
+/** Whether the numbers of NT_FILE are those of mappings: the unit of offsets (GDB writes 1, kernels a page), then page-aligned user addresses. */
+function hasMappings(raw: Buffer, entries: number): boolean {
+  const unit = raw.readBigUInt64LE(8);
+  if (unit === 0n || unit >= ADDRESS_LIMIT) return false;
+  for (let index = 0; index < entries; index++) {
+    const start = raw.readBigUInt64LE(16 + index * 24);
+    const end = raw.readBigUInt64LE(24 + index * 24);
+    if (start >= end || end > ADDRESS_LIMIT || start % PAGE !== 0n || end % PAGE !== 0n) return false;
+    if (raw.readBigUInt64LE(32 + index * 24) * unit >= 1n << 63n) return false;
+  }
+  return true;
+}
+
+/** Where user addresses end with five levels of page tables, and the smallest page. */
+const ADDRESS_LIMIT = 1n << 56n;
+const PAGE = 4096n;
+
 /** In NT_PRSTATUS: where struct user_regs_struct begins, and the index of orig_rax, from which on nothing is data. */
 const REGISTERS = 112;
+/** In NT_PRSTATUS: where the times begin, up to the registers. */
+const TIMES = 48;
 const FIRST_KEPT = 15;
 
 /** Of a note of pairs of numbers, those that `known` accepts, up to the first that it does not. */
