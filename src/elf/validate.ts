@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { unpackChunks } from '../engine/chunk-work.js';
+import { unpackChunks, type Verdicts } from '../engine/chunk-work.js';
 import { ImageError } from '../failure.js';
 import { hex } from '../hex.js';
 import { readChunk, readStored, type ChunkProblem } from './content.js';
@@ -61,22 +61,34 @@ export async function* validateImage(
   for (const level of levels) {
     checked.segments += level.segments.length;
     checked.notes += level.notes.length;
-    yield* checkSegments(level);
-    if (!isAround(level)) yield* checkKernelNotes(level);
-    if (!level.anchor) continue;
-    yield* checkAnchor(level, level.anchor);
-    if (!level.ours) continue;
-    yield* checkMetadataHash(level, level.anchor);
-    const broken = yield* checkTables(level, checked);
-    // What refers to a broken table cannot be judged.
-    if (broken) return;
-    if (!isAround(level)) {
-      yield* checkThreads(level);
-      yield* checkAreas(level);
-      yield* checkReferences(level);
+    const content = ContentCheck.start(level, progress);
+    try {
+      yield* checkSegments(level);
+      if (!isAround(level)) yield* checkKernelNotes(level);
+      if (!level.anchor) continue;
+      yield* checkAnchor(level, level.anchor);
+      if (!level.ours) continue;
+      yield* checkMetadataHash(level, level.anchor);
+      const broken = yield* checkTables(level, checked);
+      // What refers to a broken table cannot be judged.
+      if (broken) return;
+      if (!isAround(level)) {
+        yield* checkThreads(level);
+        yield* checkAreas(level);
+        yield* checkReferences(level);
+      }
+      yield* checkChunkIndex(level, level.anchor);
+      if (content) yield* content.findings();
+      else yield* checkChunkContent(level, progress);
+      const { chunks } = level;
+      for (let chunk = 0; chunk < chunks.length; chunk++) {
+        if (chunks.isInParent(chunk)) continue;
+        checked.chunks++;
+        checked.content += BigInt(chunks.storedSize(chunk));
+      }
+    } finally {
+      await content?.end();
     }
-    yield* checkChunkIndex(level, level.anchor);
-    yield* checkChunkContent(level, checked, progress);
   }
 }
 
@@ -502,40 +514,69 @@ function* checkChunkIndex(image: Image, anchor: Anchor): Generator<Finding> {
     };
 }
 
-/** Every chunk against its hashes: by native code where the image is a local file. */
-async function* checkChunkContent(
-  image: Image,
-  checked: Checked,
-  progress: (done: bigint, total: bigint) => void,
-): AsyncGenerator<Finding> {
+/** Compares the chunks of a local file with their hashes, in native code on threads of its own, while the metadata is checked here. */
+class ContentCheck {
+  private readonly abort = new AbortController();
+  private readonly verdicts: Promise<Verdicts>;
+
+  private constructor(
+    private readonly image: Image,
+    source: FileSource,
+    progress: (done: bigint, total: bigint) => void,
+  ) {
+    const work = {
+      threads: availableParallelism(),
+      signal: this.abort.signal,
+      progress: (done: number, total: number) => progress(BigInt(done), BigInt(total)),
+    };
+    this.verdicts = unpackChunks(image.chunks, source, null, 0, work);
+    this.verdicts.catch(() => {}); // shows when it is awaited
+  }
+
+  /** Null where the image is no local file, or its chunks cannot be told. */
+  static start(image: Image, progress: (done: bigint, total: bigint) => void): ContentCheck | null {
+    if (!image.ours || !(image.source instanceof FileSource)) return null;
+    try {
+      if (image.chunks.length === 0) return null;
+    } catch (error) {
+      // The check of the tables says why.
+      if (error instanceof ImageError) return null;
+      throw error;
+    }
+    return new ContentCheck(image, image.source, progress);
+  }
+
+  async *findings(): AsyncGenerator<Finding> {
+    const verdicts = await this.verdicts;
+    for (const chunk of verdicts.bad()) yield contentFinding(this.image, chunk, { problem: verdicts.problem(chunk)! });
+  }
+
+  /** Waits until the file is no longer read; what is not done yet is left. */
+  async end(): Promise<void> {
+    this.abort.abort();
+    await this.verdicts.catch(() => {});
+  }
+}
+
+/** Every chunk of what is no local file against its hashes. */
+async function* checkChunkContent(image: Image, progress: (done: bigint, total: bigint) => void): AsyncGenerator<Finding> {
   const { chunks, source } = image;
   const total = BigInt(chunks.contentBytes());
-  if (source instanceof FileSource) {
-    const work = { threads: availableParallelism(), progress: (done: number) => progress(BigInt(done), total) };
-    const verdicts = await unpackChunks(chunks, source, null, 0, work);
-    for (const chunk of verdicts.bad()) yield contentFinding(image, chunk, { problem: verdicts.problem(chunk)! });
-  } else {
-    let done = 0n;
-    for (let chunk = 0; chunk < chunks.length; chunk++) {
-      if (!chunks.isInParent(chunk)) {
-        try {
-          const content = chunks.isEncrypted(chunk) ? await readStored(source, chunks, chunk) : await readChunk(source, chunks, chunk);
-          if (!Buffer.isBuffer(content)) yield contentFinding(image, chunk, content);
-        } catch (error) {
-          // What it is encrypted in is damaged.
-          if (!(error instanceof ImageError)) throw error;
-          const { problem, mend, offset } = error;
-          yield { check: 'chunk-content', problem, offset: offset ?? null, address: image.addressOfChunk(chunk), mend };
-        }
-      }
-      done += BigInt(chunks.contentSize(chunk));
-      progress(done, total);
-    }
-  }
+  let done = 0n;
   for (let chunk = 0; chunk < chunks.length; chunk++) {
-    if (chunks.isInParent(chunk)) continue;
-    checked.chunks++;
-    checked.content += BigInt(chunks.storedSize(chunk));
+    if (!chunks.isInParent(chunk)) {
+      try {
+        const content = chunks.isEncrypted(chunk) ? await readStored(source, chunks, chunk) : await readChunk(source, chunks, chunk);
+        if (!Buffer.isBuffer(content)) yield contentFinding(image, chunk, content);
+      } catch (error) {
+        // What it is encrypted in is damaged.
+        if (!(error instanceof ImageError)) throw error;
+        const { problem, mend, offset } = error;
+        yield { check: 'chunk-content', problem, offset: offset ?? null, address: image.addressOfChunk(chunk), mend };
+      }
+    }
+    done += BigInt(chunks.contentSize(chunk));
+    progress(done, total);
   }
 }
 
