@@ -168,7 +168,12 @@ class FileComparison {
     const { batch } = this;
     if (!batch) return;
     this.batch = undefined;
-    const table = BigUint64Array.from(batch.stretches.flatMap(({ offsets, size }) => [...offsets, size]));
+    const table = new BigUint64Array(3 * batch.stretches.length);
+    for (const [index, { offsets, size }] of batch.stretches.entries()) {
+      table[3 * index] = offsets[0];
+      table[3 * index + 1] = offsets[1];
+      table[3 * index + 2] = size;
+    }
     const found = this.native.compare(Buffer.from(table.buffer), batch.a?.fd ?? -1, batch.b?.fd ?? -1);
     found.catch(() => {}); // shows when it is awaited
     this.running.push({ batch, found });
