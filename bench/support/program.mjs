@@ -287,7 +287,7 @@ export const needingProgram = (bytes, needed) => new MemoryProgram(bytes, 'recor
 export async function largePrograms({ quick }) {
   const server = (name, title, command, pages) => ServerProgram.create(name, title, command, quick ? pages / 8 : pages);
   const all = [
-    new MemoryProgram(quick ? 256 * MiB : 1024 * MiB, 'records'),
+    new MemoryProgram(quick ? 256 * MiB : 2048 * MiB, 'records'),
     await server('node-large', 'Node.js server', [executables.node, join(scratch, 'bin/server.mjs')], 12_000),
   ];
   if (executables.java)
