@@ -1,3 +1,4 @@
+import { codec } from '../engine/codec.js';
 import { Failure } from '../failure.js';
 import { hex } from '../hex.js';
 import { AddressSpace } from './address-space.js';
@@ -20,7 +21,7 @@ import {
   type Placed,
 } from './metadata.js';
 import { bytesScanner, scanMemory } from './scan.js';
-import { ANCHOR_OFFSET, anchorFields, CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT, layoutOf } from './schema.js';
+import { ANCHOR_OFFSET, anchorFields, CHUNK_CODEC_MASK, CHUNK_ENCRYPTED, CHUNK_IN_PARENT, CODEC_PLAIN, layoutOf } from './schema.js';
 import { xxh64 } from './xxh64.js';
 
 /** Writes the image that `document` describes; content comes from `image`, which it was decoded from. `progress` is told bytes of content. */
@@ -39,8 +40,7 @@ export async function encodeImage(
     );
   }
   const { source } = image;
-  const patches = await environmentPatches(document, image);
-  if (image.ours) await rehash(document, image, patches);
+  const edits = await applyPatches(document, image, await environmentPatches(document, image));
   let moved = resize(document, image);
   const contentStart = image.anchor && image.ours ? BigInt(image.metadataSize) : 0n;
   const total = Number(source.size - contentStart);
@@ -62,9 +62,9 @@ export async function encodeImage(
     metadata = placeMetadata(document);
   }
   await ImageWriter.write(path, async (writer) => {
-    await writer.truncate(source.size + moved);
+    await writer.truncate(max(source.size, edits.end) + moved);
     await writer.copy(source, contentStart, source.size, moved, (done) => progress(done, total));
-    for (const { offset, bytes } of patches) await writer.write(offset + moved, bytes);
+    for (const { offset, bytes } of edits.writes) await writer.write(offset + moved, bytes);
     for (const { offset, bytes } of metadata) await writer.write(offset, bytes);
   });
 }
@@ -188,45 +188,73 @@ async function pointerPatches(image: Image, from: bigint, to: bigint): Promise<P
   return patches;
 }
 
-/** Where in the image the bytes at an address are, to write others in their place. */
+/** Where in the content space the bytes at an address are, to write others in their place. */
 function storedPlaces(image: Image, address: bigint, bytes: Buffer): Placed[] {
   const placed: Placed[] = [];
   for (let done = 0; done < bytes.length;) {
     const at = address + BigInt(done);
     const segment = image.memory.segmentAt(at);
-    if (!segment || at >= segment.address + segment.fileSize) {
-      const mend = image.packing ? 'decompress it first' : 'the file that it is mapped from has it';
+    const end = segment && segment.address + image.memory.storedSize(segment);
+    if (!segment || !end || at >= end || image.memory.sourceOf(segment) !== image.content) {
       throw new Failure(
-        `${image.source.name}: the memory at ${hex(at)} is not stored plainly in the image, so it cannot be edited; ${mend}`,
+        `${image.source.name}: the memory at ${hex(at)} is not stored in the image, so it cannot be edited; the file that it is mapped from has it`,
       );
     }
-    const size = Number(min(BigInt(bytes.length - done), segment.address + segment.fileSize - at));
+    const size = Number(min(BigInt(bytes.length - done), end - at));
     placed.push({ offset: segment.offset + (at - segment.address), bytes: bytes.subarray(done, done + size) });
     done += size;
   }
   return placed;
 }
 
-/** Corrects the hashes of the chunks that patches change. */
-async function rehash(document: MetadataJson, image: Image, patches: readonly Placed[]): Promise<void> {
-  if (patches.length === 0) return;
+/**
+ * Corrects the records of the chunks that patches, in the content space, change. Returns what that writes to the file and where the last of it ends:
+ * a packed chunk goes to the end of the file, because it may have grown, and nothing of it stays where it was.
+ */
+async function applyPatches(document: MetadataJson, image: Image, patches: readonly Placed[]): Promise<{ writes: Placed[]; end: bigint }> {
+  const writes: Placed[] = image.packing ? [] : [...patches];
+  let end = image.source.size;
+  if (patches.length === 0 || !image.ours) return { writes, end };
   const chunks = [...image.table('chunks')];
   const records = recordsOf(document, 'chunks');
+  const pageSize = BigInt(image.single('image')!.page_size);
   for (const [index, chunk] of chunks.entries()) {
     const start = chunk.content_offset;
-    const end = start + BigInt(chunk.content_size);
-    const touching = patches.filter(({ offset, bytes }) => offset < end && offset + BigInt(bytes.length) > start);
+    const touching = patches.filter(
+      ({ offset, bytes }) => offset < start + BigInt(chunk.content_size) && offset + BigInt(bytes.length) > start,
+    );
     if (touching.length === 0) continue;
-    if ((chunk.flags & (CHUNK_CODEC_MASK | CHUNK_ENCRYPTED | CHUNK_IN_PARENT)) !== 0) {
-      throw new Failure(`${image.source.name}: memory of a compressed, encrypted or delta image cannot be edited; decompress it first`);
-    }
-    const content = Buffer.from(await image.source.read(chunk.file_offset, chunk.content_size));
+    if ((chunk.flags & (CHUNK_ENCRYPTED | CHUNK_IN_PARENT)) !== 0)
+      throw new Failure(`${image.source.name}: memory of an encrypted or delta image cannot be edited; decrypt or decompress it first`);
+    const content = Buffer.from(await image.content.read(start, chunk.content_size));
     for (const { offset, bytes } of touching) {
       const from = max(offset, start);
       bytes.subarray(Number(from - offset)).copy(content, Number(from - start));
     }
-    const hash = hex(await xxh64(content));
+    const content_hash = hex(await xxh64(content));
     const record = records[index];
-    if (record) Object.assign(record, { content_hash: hash, stored_hash: hash });
+    if (!record) continue;
+    if (!image.packing) {
+      Object.assign(record, { content_hash, stored_hash: content_hash });
+      continue;
+    }
+    const block = (chunk.flags & CHUNK_CODEC_MASK) === CODEC_PLAIN ? null : await codec().compress(content, 1);
+    const stored = block ?? content;
+    // What is plain may be mapped from the file.
+    const at = block ? end : ((end + pageSize - 1n) / pageSize) * pageSize;
+    const codecs = block ? chunk.flags & CHUNK_CODEC_MASK : CODEC_PLAIN;
+    Object.assign(record, {
+      file_offset: hex(at),
+      stored_size: stored.length,
+      content_hash,
+      stored_hash: block ? hex(await xxh64(block)) : content_hash,
+      flags: (chunk.flags & ~CHUNK_CODEC_MASK) | codecs,
+    });
+    if (!chunks.some((other) => other !== chunk && other.file_offset === chunk.file_offset))
+      writes.push({ offset: chunk.file_offset, bytes: Buffer.alloc(chunk.stored_size) });
+    writes.push({ offset: at, bytes: stored });
+    end = at + BigInt(stored.length);
+    document.anchor!['file_size'] = hex(end);
   }
+  return { writes, end };
 }
