@@ -299,28 +299,41 @@ void list_init(struct list *list, struct arena *arena, size_t item_size) {
   *list = (struct list){.arena = arena, .item_size = item_size};
 }
 
+void list_reserve(struct list *list, size_t capacity) {
+  if (capacity <= list->capacity) return;
+  void *items = arena_allocate(list->arena, capacity * list->item_size);
+  if (list->count > 0) copy_bytes(items, list->items, list->count * list->item_size);
+  list->items = items;
+  list->capacity = capacity;
+}
+
 void *list_add(struct list *list) {
-  if (list->count == list->capacity) {
-    size_t capacity = list->capacity == 0 ? 16 : list->capacity * 2;
-    void *items = arena_allocate(list->arena, capacity * list->item_size);
-    if (list->count > 0) copy_bytes(items, list->items, list->count * list->item_size);
-    list->items = items;
-    list->capacity = capacity;
-  }
+  if (list->count == list->capacity) list_reserve(list, list->capacity == 0 ? 16 : list->capacity * 2);
   return (uint8_t *)list->items + list->item_size * list->count++;
 }
 
 void list_sort(struct list *list, bool (*less)(const void *, const void *)) {
-  /* Lists come nearly sorted (procfs and getdents give ascending order), where insertion is linear. */
-  size_t size = list->item_size;
-  uint8_t *items = list->items;
-  uint8_t *held = arena_allocate(list->arena, size);
-  for (size_t i = 1; i < list->count; i++) {
-    copy_bytes(held, items + i * size, size);
-    size_t j = i;
-    for (; j > 0 && less(held, items + (j - 1) * size); j--) copy_bytes(items + j * size, items + (j - 1) * size, size);
-    copy_bytes(items + j * size, held, size);
+  const size_t size = list->item_size, count = list->count;
+  uint8_t *from = list->items;
+  size_t sorted = 1;
+  while (sorted < count && !less(from + sorted * size, from + (sorted - 1) * size)) sorted++;
+  if (sorted >= count) return;
+  /* Merges neighbours of equal length, from one array into the other. */
+  uint8_t *to = arena_allocate(list->arena, list->capacity * size);
+  for (size_t length = 1; length < count; length *= 2) {
+    for (size_t start = 0; start < count; start += 2 * length) {
+      const size_t middle = min_u64(start + length, count), end = min_u64(middle + length, count);
+      size_t left = start, right = middle;
+      for (size_t i = start; i < end; i++) {
+        const bool take_right = left == middle || (right < end && less(from + right * size, from + left * size));
+        copy_bytes(to + i * size, from + (take_right ? right++ : left++) * size, size);
+      }
+    }
+    uint8_t *const merged = to;
+    to = from;
+    from = merged;
   }
+  list->items = from;
 }
 
 void buffer_init(struct buffer *buffer, struct arena *arena) { *buffer = (struct buffer){.arena = arena}; }

@@ -100,10 +100,12 @@ struct list {
   size_t capacity;
 };
 void list_init(struct list *list, struct arena *arena, size_t item_size);
+/* Makes room for `capacity` items in all, which then stay where they are. */
+void list_reserve(struct list *list, size_t capacity);
 /* Adds one zeroed item and returns it; earlier pointers into the list become invalid. */
 void *list_add(struct list *list);
 #define list_at(list, type, index) (&((type *)(list)->items)[index])
-/* Sorts by `less(a, b)`. */
+/* Sorts by `less(a, b)`; equal items keep their order. */
 void list_sort(struct list *list, bool (*less)(const void *, const void *));
 
 /* A growing byte string in an arena. */

@@ -25,7 +25,7 @@ size_t table_note_size(const struct table *table);
 /* Appends one ELF note. */
 void note_append(struct buffer *notes, const char *owner, uint32_t type, const void *payload, size_t size);
 
-/* A note that has been read. Records are copied into an array of the reader's record size: absent fields are zero. */
+/* A note that has been read. Records of another size than the reader's are copied: absent fields are zero. */
 struct view {
   const void *records;
   size_t count;

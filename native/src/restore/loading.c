@@ -128,12 +128,12 @@ void settle_mode(struct restore *restore) {
 
 struct deferral {
   struct restore *restore;
-  struct list by_address; /* of struct target */
-  bool *needed;           /* by chunk: must be there at once */
-  bool *mappable;         /* by chunk */
+  const struct list *targets; /* of struct target, by address */
+  bool *needed;               /* by chunk: must be there at once */
+  bool *mappable;             /* by chunk */
+  struct list remaining;      /* of struct target */
+  struct list pieces;         /* of struct warp_load_piece, by address */
 };
-
-static bool less_address(const void *a, const void *b) { return ((const struct target *)a)->address < ((const struct target *)b)->address; }
 
 static const struct chunk_index *index_of(const struct deferral *deferral) { return &deferral->restore->content.index; }
 
@@ -144,7 +144,7 @@ static void need_content(struct deferral *deferral, uint64_t offset, uint64_t si
 }
 
 static void need_memory(struct deferral *deferral, uint64_t address, uint64_t size) {
-  const struct list *targets = &deferral->by_address;
+  const struct list *targets = deferral->targets;
   size_t low = 0, high = targets->count;
   if (size == 0 || address + size < address) return;
   while (low < high) {
@@ -198,11 +198,22 @@ static void find_mappable(struct deferral *deferral) {
   }
 }
 
-/* Maps content [offset, offset + size) of a chunk; returns whether that could be done. */
-static bool map_chunk(struct restore *restore, const struct warp_vma_record *vma, const struct warp_chunk_record *chunk, uint64_t offset, uint64_t address, uint64_t size) {
-  if (vma == NULL || !is_anonymous(vma)) return false;
-  if (address % PAGE_SIZE != 0 || size % PAGE_SIZE != 0 || offset % PAGE_SIZE != 0 || address + size > vma->end) return false;
-  return map_from_image(restore, vma, address, size, chunk->file_offset + offset);
+/*
+ * Maps target memory from chunk `first` on, whose content is wanted from `offset` on, for as far as chunks that can be mapped follow each other in the file
+ * too: few mappings. Returns how many bytes that are, 0 when it cannot be done.
+ */
+static uint64_t map_chunks(struct deferral *deferral, const struct target *target, const struct warp_vma_record *vma, size_t first, uint64_t offset) {
+  const struct chunk_index *index = index_of(deferral);
+  const struct warp_chunk_record *records = index->records;
+  const uint64_t address = target->address + (offset - target->offset), target_end = target->offset + target->size;
+  uint64_t end = offset;
+  for (size_t i = first; i < index->count && end < target_end && deferral->mappable[i]; i++) {
+    if (i > first && (records[i].content_offset != end || records[i].file_offset != records[i - 1].file_offset + records[i - 1].content_size)) break;
+    end = min_u64(target_end, records[i].content_offset + records[i].content_size);
+  }
+  const uint64_t size = end - offset, in_file = records[first].file_offset + (offset - records[first].content_offset);
+  if (size == 0 || vma == NULL || !is_anonymous(vma) || (address | size | in_file) % PAGE_SIZE != 0 || address + size > vma->end) return 0;
+  return map_from_image(deferral->restore, vma, address, size, in_file) ? size : 0;
 }
 
 static void need_what_the_kernel_touches(struct deferral *deferral) {
@@ -221,27 +232,26 @@ static void need_what_the_kernel_touches(struct deferral *deferral) {
 }
 
 /* Splits a target at the borders of chunks: what can be mapped is, what is needed at once stays a target, the rest becomes pieces. */
-static void split(struct deferral *deferral, const struct target *target, const struct warp_vma_record *vma, struct list *remaining, struct list *pieces) {
+static void split(struct deferral *deferral, const struct target *target, const struct warp_vma_record *vma) {
   const struct chunk_index *index = index_of(deferral);
   const uint64_t target_end = target->offset + target->size;
-  for (uint64_t at = target->offset; at < target_end;) {
-    size_t i = chunks_find(index, at);
+  const uint32_t protection = vma == NULL ? 0 : (uint32_t)kernel_protection(vma->protection);
+  size_t i = chunks_find(index, target->offset);
+  for (uint64_t at = target->offset, end; at < target_end; at = end) {
+    while (i < index->count && index->records[i].content_offset + index->records[i].content_size <= at) i++;
     const struct warp_chunk_record *chunk = i < index->count ? &index->records[i] : NULL;
-    uint64_t end = chunk == NULL ? target_end : min_u64(target_end, chunk->content_offset + chunk->content_size);
-    uint64_t address = target->address + (at - target->offset);
+    const uint64_t address = target->address + (at - target->offset);
     /* What no chunk holds is an error that the restorer finds. */
-    bool deferred = chunk != NULL && chunk->content_offset <= at && !deferral->needed[i] && address % PAGE_SIZE == 0 && (end - at) % PAGE_SIZE == 0;
-    if (chunk != NULL && chunk->content_offset <= at && deferral->mappable[i] && map_chunk(deferral->restore, vma, chunk, at - chunk->content_offset, address, end - at)) {
-      at = end;
-      continue;
-    }
-    if (deferred) {
-      const uint32_t protection = vma == NULL ? 0 : (uint32_t)kernel_protection(vma->protection);
-      *(struct warp_load_piece *)list_add(pieces) = (struct warp_load_piece){.address = address, .size = end - at, .chunk = (uint32_t)i, .offset = (uint32_t)(at - chunk->content_offset), .protection = protection, .next = WARP_NONE};
+    const bool found = chunk != NULL && chunk->content_offset <= at;
+    const uint64_t mapped = found && deferral->mappable[i] ? map_chunks(deferral, target, vma, i, at) : 0;
+    end = mapped > 0 ? at + mapped : chunk == NULL ? target_end : min_u64(target_end, chunk->content_offset + chunk->content_size);
+    if (mapped > 0) continue;
+    if (found && !deferral->needed[i] && (address | (end - at)) % PAGE_SIZE == 0) {
+      *(struct warp_load_piece *)list_add(&deferral->pieces) = (struct warp_load_piece){.address = address, .size = end - at, .chunk = (uint32_t)i, .offset = (uint32_t)(at - chunk->content_offset), .protection = protection, .next = WARP_NONE};
+      deferral->restore->stats.deferred_bytes += end - at;
     } else {
-      *(struct target *)list_add(remaining) = (struct target){at, end - at, address};
+      *(struct target *)list_add(&deferral->remaining) = (struct target){at, end - at, address};
     }
-    at = end;
   }
 }
 
@@ -250,15 +260,14 @@ static bool less_place_in_file(const void *a, const void *b) {
   const struct warp_load_chunk *first = a, *second = b;
   return sorted_records[first->number].file_offset < sorted_records[second->number].file_offset;
 }
-static bool less_piece(const void *a, const void *b) { return ((const struct warp_load_piece *)a)->address < ((const struct warp_load_piece *)b)->address; }
-
 /* The pieces' chunks in the order of the file, which is the order in which they are loaded; pieces then refer to that order. */
-static void list_chunks(struct deferral *deferral, struct list *pieces, struct list *chunks) {
+static void list_chunks(struct deferral *deferral, struct list *chunks) {
+  struct list *const pieces = &deferral->pieces;
   const struct chunk_index *index = index_of(deferral);
   struct arena *arena = &deferral->restore->arena;
   uint32_t *place = arena_allocate(arena, index->count * sizeof *place);
   bool *listed = arena_allocate(arena, index->count);
-  list_sort(pieces, less_piece);
+  list_reserve(chunks, min_u64(pieces->count, index->count));
   for (size_t i = 0; i < pieces->count; i++) {
     uint32_t number = list_at(pieces, struct warp_load_piece, i)->chunk;
     if (listed[number]) continue;
@@ -301,27 +310,27 @@ void trace_loaded(const struct restore *restore) {
 static void list_huge(struct restore *restore, const struct list *pieces, struct list *ret) {
   const struct warp_vma_record *last = NULL;
   for (size_t i = 0; i < pieces->count; i++) {
-    const struct warp_vma_record *vma = image_vma_at(&restore->image, list_at(pieces, struct warp_load_piece, i)->address);
-    if (vma == NULL || vma == last || (vma->flags & WARP_VMA_HUGE_PAGE) == 0) continue;
-    *(struct warp_load_range *)list_add(ret) = (struct warp_load_range){vma->start, vma->end};
-    last = vma;
+    const uint64_t address = list_at(pieces, struct warp_load_piece, i)->address;
+    if (last != NULL && address < last->end) continue;
+    last = image_vma_at(&restore->image, address);
+    if (last != NULL && (last->flags & WARP_VMA_HUGE_PAGE) != 0) *(struct warp_load_range *)list_add(ret) = (struct warp_load_range){last->start, last->end};
   }
 }
 
 int defer_content(struct restore *restore, struct list *targets) {
   const struct image *image = &restore->image;
-  struct deferral deferral = {.restore = restore};
-  struct list remaining, pieces, chunks, huge;
-  deferral.needed = arena_allocate(&restore->arena, restore->content.index.count + 1);
-  deferral.mappable = arena_allocate(&restore->arena, restore->content.index.count + 1);
+  const size_t chunk_count = restore->content.index.count;
+  struct deferral deferral = {.restore = restore, .targets = targets};
+  struct list *const pieces = &deferral.pieces, chunks, huge;
+  deferral.needed = arena_allocate(&restore->arena, chunk_count + 1);
+  deferral.mappable = arena_allocate(&restore->arena, chunk_count + 1);
   find_mappable(&deferral);
-  list_init(&deferral.by_address, &restore->arena, sizeof(struct target));
-  list_init(&remaining, &restore->arena, sizeof(struct target));
-  list_init(&pieces, &restore->arena, sizeof(struct warp_load_piece));
+  list_init(&deferral.remaining, &restore->arena, sizeof(struct target));
+  list_init(pieces, &restore->arena, sizeof(struct warp_load_piece));
   list_init(&chunks, &restore->arena, sizeof(struct warp_load_chunk));
   list_init(&huge, &restore->arena, sizeof(struct warp_load_range));
-  for (size_t i = 0; i < targets->count; i++) *(struct target *)list_add(&deferral.by_address) = *list_at(targets, struct target, i);
-  list_sort(&deferral.by_address, less_address);
+  /* What is reserved and not used is never touched. A list that grew by doubling would be touched twice over. */
+  list_reserve(pieces, chunk_count + targets->count);
   need_what_the_kernel_touches(&deferral);
   /* A chunk that is loaded for one target is loaded for all. */
   for (size_t i = 0; i < targets->count; i++) {
@@ -331,14 +340,13 @@ int defer_content(struct restore *restore, struct list *targets) {
   }
   for (size_t i = 0; i < targets->count; i++) {
     const struct target *target = list_at(targets, struct target, i);
-    const struct warp_vma_record *vma = image_vma_at(image, target->address);
-    split(&deferral, target, vma, &remaining, &pieces);
+    split(&deferral, target, image_vma_at(image, target->address));
   }
-  log_debug("%lu targets, %lu pieces can wait, %lu are mapped", targets->count, pieces.count, restore->stats.direct_mappings);
-  *targets = remaining;
-  if (pieces.count == 0) return 0;
-  list_chunks(&deferral, &pieces, &chunks);
-  list_huge(restore, &pieces, &huge);
+  log_debug("%lu targets, %lu pieces can wait, %lu are mapped", targets->count, pieces->count, restore->stats.direct_mappings);
+  *targets = deferral.remaining;
+  if (pieces->count == 0) return 0;
+  list_chunks(&deferral, &chunks);
+  list_huge(restore, pieces, &huge);
   struct warp_loading *loading = arena_allocate(&restore->arena, sizeof *loading);
   *loading = (struct warp_loading){
       .faults = restore->options.load_faults,
@@ -348,17 +356,16 @@ int defer_content(struct restore *restore, struct list *targets) {
       .trace_fd = open_trace(restore),
       .error_fd = restore->standard[2],
       .chunk_count = (uint32_t)chunks.count,
-      .piece_count = (uint32_t)pieces.count,
+      .piece_count = (uint32_t)pieces->count,
       .records = restore->content.index.records,
       .record_count = restore->content.index.count,
       .chunks = chunks.items,
-      .pieces = pieces.items,
+      .pieces = pieces->items,
       .begin_ns = restore->stats.begin_ns,
       .huge_count = huge.count,
       .huge = huge.items,
   };
   format(loading->path, sizeof loading->path, "%s", image->path);
   restore->loading = loading;
-  for (size_t i = 0; i < pieces.count; i++) restore->stats.deferred_bytes += list_at(&pieces, struct warp_load_piece, i)->size;
   return 0;
 }

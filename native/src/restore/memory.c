@@ -100,22 +100,31 @@ int create_objects(struct restore *restore) {
 static bool is_kernel_area(const struct map_line *line) { return line->name_length >= 5 && (compare_bytes(line->name, "[vdso", 5) == 0 || compare_bytes(line->name, "[vvar", 5) == 0); }
 
 /*
- * The kernel's vDSO and its data areas are moved together into the restorer's place, in their order; `vdso_place` is where the first of
- * them stands then.
+ * The kernel's vDSO and its data areas are moved together into the restorer's place, in their order. This is the only look at /proc/self/maps: with
+ * the program's areas in it, it takes as long as making them.
  */
 int clear_memory(struct restore *restore) {
   size_t size;
   long error;
+  /* One page of the image: maps may name it otherwise than stat(2) does (overlayfs, btrfs). */
+  arena_region.end -= PAGE_SIZE;
+  const uint64_t page = arena_region.end;
+  sys(mmap, page, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED, restore->image_fd, 0);
+  restore->image_in_maps = (struct file_identity){restore->image.status.device, restore->image.status.inode};
   const char *maps = read_whole_file(&restore->arena, "/proc/self/maps", &size, &error), *at = maps;
   if (maps == NULL) return fail(&restore->failure, "cannot read /proc/self/maps: %s: mount procfs", error_text(error));
   struct map_line line;
   uint64_t place = restore->vdso_place;
   while ((at = parse_map_line(at, &line)) != NULL) {
+    if (line.start == page && line.inode != 0) restore->image_in_maps = (struct file_identity){line.device, line.inode};
     if (in_bootstrap(restore, line.start) || line.start >= (1ul << 63)) continue;
-    if (is_kernel_area(&line)) {
-      long moved = sys(mremap, line.start, line.end - line.start, line.end - line.start, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    if (is_kernel_area(&line) && restore->kernel_area_count < MOST_KERNEL_AREAS) {
+      const uint64_t length = line.end - line.start;
+      long moved = sys(mremap, line.start, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, place);
       if (moved < 0) return fail(&restore->failure, "the kernel's %.*s cannot be moved: %s", (int)line.name_length, line.name, error_text(moved));
-      place += line.end - line.start;
+      line.start = place;
+      line.end = place += length;
+      restore->kernel_areas[restore->kernel_area_count++] = line;
       continue;
     }
     sys(munmap, line.start, line.end - line.start);
@@ -230,25 +239,6 @@ static int map_area(struct restore *restore, const struct warp_vma_record *vma, 
   return 0;
 }
 
-/* The image as /proc/PID/maps names it, which may not be what stat(2) says (overlayfs, btrfs). */
-static void find_image_in_maps(struct restore *restore, struct warp_control *control) {
-  control->image_device = restore->image.status.device;
-  control->image_inode = restore->image.status.inode;
-  arena_region.end -= PAGE_SIZE;
-  uint64_t page = arena_region.end;
-  if (sys(mmap, page, PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED, restore->image_fd, 0) != (long)page) return;
-  size_t size;
-  long error;
-  const char *at = read_whole_file(&restore->arena, "/proc/self/maps", &size, &error);
-  struct map_line line;
-  while (at != NULL && (at = parse_map_line(at, &line)) != NULL) {
-    if (line.start > page || line.end <= page) continue;
-    control->image_device = line.device;
-    control->image_inode = line.inode;
-    return;
-  }
-}
-
 /* Every direct mapping may split an area in three. */
 bool nears_area_limit(const struct restore *restore) {
   char text[32];
@@ -322,7 +312,8 @@ int restore_memory(struct restore *restore) {
     control->arguments_size = restore->options.arguments_size;
     copy_bytes(control->arguments, restore->options.arguments, restore->options.arguments_size);
   }
-  find_image_in_maps(restore, control);
+  control->image_device = restore->image_in_maps.device;
+  control->image_inode = restore->image_in_maps.inode;
   control->bootstrap_address = restore->bootstrap;
   control->bootstrap_size = restore->bootstrap_size;
   return 0;
@@ -422,21 +413,14 @@ int restore_vdso(struct restore *restore) {
       image_data_size += vma->end - vma->start;
     }
   }
-  size_t size;
-  long error;
-  const char *at = read_whole_file(&restore->arena, "/proc/self/maps", &size, &error);
-  struct map_line line, parts[8];
-  size_t part_count = 0;
-  uint64_t host_vdso = 0, host_vdso_size = 0, host_data_size = 0, host_total = 0;
-  while (at != NULL && (at = parse_map_line(at, &line)) != NULL && part_count < 8) {
-    if (!is_kernel_area(&line)) continue;
-    parts[part_count++] = line;
-    host_total += line.end - line.start;
-    if (compare_bytes(line.name, "[vdso", 5) == 0) {
-      host_vdso = line.start;
-      host_vdso_size = line.end - line.start;
+  uint64_t host_vdso = 0, host_vdso_size = 0, host_data_size = 0;
+  for (size_t i = 0; i < restore->kernel_area_count; i++) {
+    const struct map_line *area = &restore->kernel_areas[i];
+    if (compare_bytes(area->name, "[vdso", 5) == 0) {
+      host_vdso = area->start;
+      host_vdso_size = area->end - area->start;
     } else {
-      host_data_size += line.end - line.start;
+      host_data_size += area->end - area->start;
     }
   }
   if (image_vdso == NULL) return 0;
@@ -454,12 +438,13 @@ int restore_vdso(struct restore *restore) {
   /* The data areas lie directly below the code, in the image as here, or the code would not find them. */
   bool same_layout = host_vdso != 0 && host_vdso_size == vdso_size && host_data_size == image_data_size && image_data + image_data_size == image_vdso->start;
   bool same = same_layout && stored != NULL && compare_bytes((const void *)host_vdso, stored, vdso_size) == 0;
-  uint64_t target = same ? image_data : lasting_place(restore, host_total);
-  for (size_t i = 0; i < part_count; i++) {
-    uint64_t length = parts[i].end - parts[i].start;
-    long moved = sys(mremap, parts[i].start, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target);
-    if (moved < 0) return fail(&restore->failure, "the kernel's %.*s cannot be moved to 0x%lx: %s", (int)parts[i].name_length, parts[i].name, target, error_text(moved));
-    if (parts[i].start == host_vdso) host_vdso = target;
+  uint64_t target = same ? image_data : lasting_place(restore, host_vdso_size + host_data_size);
+  for (size_t i = 0; i < restore->kernel_area_count; i++) {
+    const struct map_line *area = &restore->kernel_areas[i];
+    const uint64_t length = area->end - area->start;
+    long moved = sys(mremap, area->start, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    if (moved < 0) return fail(&restore->failure, "the kernel's %.*s cannot be moved to 0x%lx: %s", (int)area->name_length, area->name, target, error_text(moved));
+    if (area->start == host_vdso) host_vdso = target;
     target += length;
   }
   if (same) return 0;

@@ -93,6 +93,15 @@ struct target {
   uint64_t address;
 };
 
+/* A file as device and inode. */
+struct file_identity {
+  uint64_t device;
+  uint64_t inode;
+};
+
+/* [vdso], and each [vvar…]: kernels have three at most. */
+#define MOST_KERNEL_AREAS 8
+
 struct restore {
   struct options options;
   struct arena arena;
@@ -107,7 +116,10 @@ struct restore {
   /* The restorer's place while memory changes around it. */
   uint64_t bootstrap;
   uint64_t bootstrap_size;
-  uint64_t vdso_place; /* where the kernel's own vDSO waits, then stays when the image's is another */
+  uint64_t vdso_place; /* where the kernel's own areas wait: the vDSO and its data */
+  struct map_line kernel_areas[MOST_KERNEL_AREAS];
+  size_t kernel_area_count;
+  struct file_identity image_in_maps; /* as /proc/PID/maps names it */
   uint32_t lowest_own_descriptor;
   int image_fd;
   int standard[3]; /* the caller's streams, -1 where closed */
@@ -165,7 +177,7 @@ int load_content(struct restore *restore, struct list *targets, bool check_rest)
 void choose_mode(struct restore *restore);
 /* What has become of the choice, when memory is there: an image may have nothing to map, or nothing that can wait. */
 void settle_mode(struct restore *restore);
-/* Takes out of `targets` what the program can do without for now, and lists it for the engine: restore->loading. */
+/* Takes out of `targets`, which are in the order of addresses, what the program can do without for now, and lists it for the engine: restore->loading. */
 int defer_content(struct restore *restore, struct list *targets);
 /* Where that is asked for, records the chunks that had to be there before the program goes on: asked for by the restorer, when it came to memory. */
 void trace_loaded(const struct restore *restore);
