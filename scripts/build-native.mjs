@@ -33,6 +33,8 @@ const freestanding = [
   '-fcf-protection=none',
   '-fno-omit-frame-pointer',
 ];
+/** As freestanding; --stats tells how many system calls a restore makes. */
+const counting = [...freestanding, '-DCOUNT_SYSTEM_CALLS'];
 const hosted = [...warnings, '-O2', '-g', '-fPIC', '-fvisibility=hidden'];
 
 const files = (folder, pattern) =>
@@ -60,7 +62,7 @@ const targets = {
     ],
   },
   'warp-checkpoint': { sources: [...program, ...files('client', /\.c$/)], flags: freestanding, link: staticLink },
-  'warp-restore': { sources: [...program, ...files('restore', /\.c$/)], flags: freestanding, link: staticLink },
+  'warp-restore': { sources: [...program, ...files('restore', /\.c$/)], flags: counting, link: staticLink },
   'exec.node': { sources: files('node', /^exec\.c$/), flags: hosted, link: ['-shared', '-Wl,-z,noexecstack'] },
   'codec.node': {
     sources: [...files('node', /^(codec|chunks|search)\.c$/), ...files('base', /^(lz4|xxh64)\.c$/)],
@@ -101,7 +103,7 @@ try {
   mkdirSync(build, { recursive: true });
   for (const [name, target] of Object.entries(targets)) {
     if (target.sources.length === 0) continue;
-    const kind = target.flags === hosted ? 'hosted' : 'freestanding';
+    const kind = Object.entries({ hosted, counting, freestanding }).find(([, flags]) => flags === target.flags)[0];
     const objects = target.sources.map((file) => join(build, 'objects', kind, `${relative(source, file)}.o`));
     await all(target.sources.map((file, i) => () => compile(objects[i], file, target.flags)));
     const output = join(build, name);

@@ -24,10 +24,18 @@ export async function phases(options) {
     for (const [way, args] of [
       ['direct', []],
       ['eager', ['--no-direct-map']],
+      ['concurrent', ['--concurrent']],
     ]) {
       const program = restore(image, args);
       const { wall } = await firstAnswer(measured, program, state);
-      restored[way] = { ...program.statistics(), first_answer_us: Math.round(wall / 1000) };
+      const { begin_ns: begin, explanation, faults_explanation, ...told } = program.statistics();
+      const exec = begin - Number(program.executed);
+      restored[way] = {
+        exec_us: Math.round(exec / 1000),
+        ...told,
+        answer_us: Math.round((wall - exec) / 1000 - told.total_us),
+        first_answer_us: Math.round(wall / 1000),
+      };
     }
     results.push({ program: measured.name, checkpoint: statistics, restore: restored });
     console.log(`  ${measured.title}`);

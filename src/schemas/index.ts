@@ -782,12 +782,23 @@ const checkpointStats = object({
 });
 
 const restoreStats = object({
+  begin_ns: integer('CLOCK_MONOTONIC when the restorer began, nanoseconds; its exec came before'),
   metadata_us: microseconds('reading and checking the metadata'),
+  place_us: microseconds('finding a place that the image does not use, and moving there'),
+  content_us: microseconds('choosing how memory comes back, reading the chunk index, asking for what the page cache lacks'),
   files_us: microseconds('opening and comparing mapped files'),
   descriptors_us: microseconds('shared memory and descriptors'),
-  memory_us: microseconds(),
-  process_us: microseconds('attributes of the process'),
-  total_us: microseconds('until the threads are started'),
+  clear_us: microseconds('giving up the restorer’s own memory'),
+  map_us: microseconds('making the memory areas, and mapping what is mapped from the image'),
+  defer_us: microseconds('finding what can be loaded while the program runs, and mapping what training needed'),
+  load_us: microseconds('loading the rest'),
+  areas_us: microseconds('protection, advice and names of memory areas; the vDSO'),
+  process_us: microseconds('attributes of the process, timers, locks'),
+  threads_us: microseconds('starting the threads'),
+  memory_us: microseconds('clear_us to areas_us together'),
+  cpu_us: microseconds('CPU time until then, all loaders together'),
+  page_faults: integer('of the restorer'),
+  system_calls: integer('of the restorer, but for starting threads'),
   direct_bytes: byteCount('mapped from the image'),
   direct_mappings: integer(),
   eager_bytes: byteCount('loaded before the program goes on'),
@@ -822,6 +833,12 @@ const restoreStats = object({
   faults: nullable(oneOf('userfaultfd', 'userfaultfd-user', 'signals'), 'of mode concurrent: how absent memory is noticed'),
   faults_reason: nullable(oneOf('load-faults', 'kernel-faults', 'user-faults', 'no-userfaultfd')),
   faults_explanation: nullable(string('the reason in words')),
+  engine_us: nullable(
+    microseconds(
+      'the engine’s part: its command socket, redirecting system calls, guarding absent memory; null of images of older engines',
+    ),
+  ),
+  total_us: microseconds('until the threads go on'),
 });
 
 /** Of files that commands write beside their output. */

@@ -4,6 +4,9 @@
 #include <linux/futex.h>
 #include <linux/mman.h>
 
+#ifdef COUNT_SYSTEM_CALLS
+HIDDEN uint64_t system_calls;
+#endif
 HIDDEN enum log_level log_level = LOG_WARN;
 HIDDEN void (*log_sink)(enum log_level level, const char *line, size_t length);
 

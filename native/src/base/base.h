@@ -25,7 +25,12 @@
 
 /* sys(name, arguments…): the system call of that name. */
 #define SYS_SEVEN(name, a, b, c, d, e, f, ...) arch_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#ifdef COUNT_SYSTEM_CALLS
+extern HIDDEN uint64_t system_calls;
+#define sys(...) (__atomic_fetch_add(&system_calls, 1, __ATOMIC_RELAXED), SYS_SEVEN(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0))
+#else
 #define sys(...) SYS_SEVEN(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
+#endif
 
 static inline uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 static inline uint64_t round_down(uint64_t value, uint64_t unit) { return value / unit * unit; }

@@ -9,7 +9,7 @@
 #include "../base/base.h"
 
 #define WARP_CONTROL_MAGIC "WARPCTRL"
-#define WARP_CONTROL_VERSION 3u
+#define WARP_CONTROL_VERSION 4u
 
 /* Bytes that a restoring process may hand to the restored one. */
 #define WARP_RESTORE_DATA_ROOM 4096u
@@ -110,6 +110,12 @@ struct warp_control {
   uint32_t arguments_size;
   uint32_t reserved_4;
   char arguments[WARP_ARGUMENTS_ROOM];
+
+  /* Version 4. What --stats writes, to which the engine adds the end: when it lets the threads go on. */
+  int32_t stats_fd; /* in the helper's descriptor table; -1 for none */
+  uint32_t reserved_5;
+  uint64_t stats_begin_ns; /* CLOCK_MONOTONIC at the restorer's start */
+  uint64_t stats_us;       /* from then until the engine began */
 };
 
 #endif

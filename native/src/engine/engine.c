@@ -18,6 +18,7 @@ HIDDEN struct warp_control warp_control = {
     .magic = WARP_CONTROL_MAGIC,
     .version = WARP_CONTROL_VERSION,
     .size = sizeof(struct warp_control),
+    .stats_fd = -1,
 };
 
 HIDDEN uint32_t helper_tid;
@@ -245,14 +246,14 @@ static void close_between(uint32_t first, uint32_t last) {
   for (uint32_t fd = first; fd <= last && fd < 65536; fd++) sys(close, fd);
 }
 
-/* All but what the restorer has left for the loading. */
+/* All but what the restorer has left for the loading, and for --stats. */
 static void close_inherited(void) {
   const struct warp_loading *loading = warp_control.loading;
-  int kept[4] = {-1, -1, -1, -1};
-  if (loading != NULL) kept[0] = loading->image_fd, kept[1] = loading->memory_fd, kept[2] = loading->trace_fd, kept[3] = loading->error_fd;
+  int kept[5] = {warp_control.stats_fd, -1, -1, -1, -1};
+  if (loading != NULL) kept[1] = loading->image_fd, kept[2] = loading->memory_fd, kept[3] = loading->trace_fd, kept[4] = loading->error_fd;
   for (uint32_t first = 0;;) {
     uint32_t next = ~0u;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
       if (kept[i] >= 0 && (uint32_t)kept[i] >= first && (uint32_t)kept[i] < next) next = (uint32_t)kept[i];
     close_between(first, next == ~0u ? next : next - 1);
     if (next == ~0u) return;
@@ -335,6 +336,15 @@ static void unmap_bootstrap(void) {
   warp_control.bootstrap_size = 0;
 }
 
+static void finish_stats(void) {
+  if (warp_control.stats_fd < 0) return;
+  char text[96];
+  const uint64_t total_us = (clock_ns(CLOCK_MONOTONIC_) - warp_control.stats_begin_ns) / 1000;
+  write_fully(warp_control.stats_fd, text, format(text, sizeof text, "\"engine_us\":%lu,\"total_us\":%lu}\n", total_us - warp_control.stats_us, total_us));
+  sys(close, warp_control.stats_fd);
+  warp_control.stats_fd = -1;
+}
+
 static bool client_knocks(void) {
   struct pollfd polled = {.fd = listener, .events = POLLIN};
   return sys(poll, &polled, 1, 0) > 0;
@@ -354,6 +364,7 @@ void engine_helper_restored(void *argument) {
   if (!loads) unmap_bootstrap();
   apply_environment();
   java_restored(old_pid);
+  finish_stats();
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
   __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);
   futex_wake(&warp_control.release, 0x7fffffff);

@@ -301,7 +301,7 @@ void trace_loaded(const struct restore *restore) {
   if (fd < 0) return; /* open_trace has said so, or nothing was deferred */
   for (size_t i = 0; i < restore->content.index.count; i++) {
     if (!restore->content.taken[i]) continue;
-    const struct warp_load_event event = {restore->content.index.records[i].content_offset, restore->stats.descriptors_us * 1000 + 1, restore->stats.memory_us * 1000 + 1};
+    const struct warp_load_event event = {restore->content.index.records[i].content_offset, restore->stats.end_us[PHASE_DESCRIPTORS] * 1000 + 1, restore->stats.end_us[PHASE_AREAS] * 1000 + 1};
     write_fully(fd, &event, sizeof event);
   }
   sys(close, fd);

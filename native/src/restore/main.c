@@ -213,35 +213,6 @@ static _Noreturn void bad(struct restore *restore) {
   for (;;) sys(exit_group, 2);
 }
 
-static void phase(struct restore *restore, uint64_t *us) { *us = (clock_ns(CLOCK_MONOTONIC_) - restore->stats.begin_ns) / 1000; }
-
-/* JSON: a string, or null. None of ours has a character to be escaped. */
-static const char *quoted(struct arena *arena, const char *text) {
-  if (text == NULL) return "null";
-  const size_t size = string_length(text) + 3;
-  char *ret = arena_allocate(arena, size);
-  format(ret, size, "\"%s\"", text);
-  return ret;
-}
-
-static void write_stats(struct restore *restore, int fd) {
-  static const char *const modes[] = {[MODE_DIRECT] = "direct", [MODE_CONCURRENT] = "concurrent", [MODE_EAGER] = "eager"};
-  if (fd < 0) return;
-  const struct stats *stats = &restore->stats;
-  const struct choice *choice = &restore->choice;
-  char text[2048];
-  size_t n = format(text, sizeof text,
-                    "{\"metadata_us\":%lu,\"files_us\":%lu,\"descriptors_us\":%lu,\"memory_us\":%lu,\"process_us\":%lu,\"total_us\":%lu,\"direct_bytes\":%lu,\"direct_mappings\":%lu,\"eager_bytes\":%lu,"
-                    "\"eager_reads\":%lu,\"read_bytes\":%lu,\"loaders\":%lu,\"compression\":\"%s\",\"object_bytes\":%lu,\"memory_areas\":%lu,\"threads\":%lu,\"descriptors\":%lu,\"deferred_bytes\":%lu,\"prefetched_bytes\":%lu,",
-                    stats->metadata_us, stats->files_us - stats->metadata_us, stats->descriptors_us - stats->files_us, stats->memory_us - stats->descriptors_us, stats->process_us - stats->memory_us, stats->process_us,
-                    stats->direct_bytes, stats->direct_mappings, stats->eager_bytes, stats->eager_reads, stats->read_bytes, stats->loaders, restore->content.compressed ? "lz4" : "none", stats->object_bytes, restore->image.vmas.count, restore->image.threads.count, restore->image.descriptors.count,
-                    stats->deferred_bytes, stats->prefetched_bytes);
-  n += format(text + n, sizeof text - n, "\"mode\":\"%s\",\"reason\":%s,\"explanation\":%s,\"faults\":%s,\"faults_reason\":%s,\"faults_explanation\":%s}\n", modes[choice->mode], quoted(&restore->arena, choice->reason), quoted(&restore->arena, choice->explanation),
-              quoted(&restore->arena, choice->faults), quoted(&restore->arena, choice->faults_reason), quoted(&restore->arena, choice->faults_explanation));
-  write_fully(fd, text, n);
-  sys(close, fd);
-}
-
 /* Runs in the copy, on its own stack, with the original's memory to be given up. */
 static void restore_in_place(void *argument) {
   struct restore *restore = &the_restore;
@@ -259,7 +230,7 @@ static void restore_in_place(void *argument) {
   restore->arena = (struct arena){NULL};
   /* Everything that points into memory is made again, here. */
   if (image_open(&restore->image, &restore->arena, path, image_fd, metadata < 0 ? NULL : (uint8_t *)metadata, failure) < 0) bad(restore);
-  phase(restore, &restore->stats.metadata_us);
+  end_phase(restore, PHASE_PLACE);
   uint32_t highest = 2;
   for (size_t i = 0; i < restore->image.descriptors.count; i++) {
     uint32_t number = view_at(&restore->image.descriptors, struct warp_descriptor_record, i)->number;
@@ -278,33 +249,27 @@ static void restore_in_place(void *argument) {
     fail(failure, "%s: descriptor %u is in use in it, and this process may open no more than %lu: raise RLIMIT_NOFILE", path, highest, limit[1]);
     bad(restore);
   }
-  int stats_fd = -1;
-  if (restore->options.stats[0] != 0) {
-    long fd = open_file(restore->options.stats, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) {
-      fail(failure, "cannot write %s: %s", restore->options.stats, error_text(fd));
-      bad(restore);
-    }
-    stats_fd = move_descriptor(restore, (int)fd);
-  }
-  if (become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
+  if (open_stats(restore) < 0 || become_user(restore) < 0 || enter_directory(restore) < 0) bad(restore);
   choose_mode(restore);
-  prefetch(restore);
   if (!restore->options.load_concurrency_given) restore->options.load_concurrency = (uint32_t)processor_count();
-  if (open_content(restore) < 0 || check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
-  phase(restore, &restore->stats.files_us);
+  if (open_content(restore) < 0) bad(restore);
+  prefetch(restore);
+  end_phase(restore, PHASE_CONTENT);
+  if (check_host(restore) < 0 || open_files(restore) < 0) bad(restore);
+  end_phase(restore, PHASE_FILES);
   if (create_objects(restore) < 0 || restore_descriptors(restore) < 0) bad(restore);
-  phase(restore, &restore->stats.descriptors_us);
-  if (clear_memory(restore) < 0 || restore_memory(restore) < 0 || restore_vdso(restore) < 0) bad(restore);
-  phase(restore, &restore->stats.memory_us);
+  end_phase(restore, PHASE_DESCRIPTORS);
+  if (clear_memory(restore) < 0) bad(restore);
+  end_phase(restore, PHASE_CLEAR);
+  if (restore_memory(restore) < 0 || restore_vdso(restore) < 0) bad(restore);
+  end_phase(restore, PHASE_AREAS);
   settle_mode(restore);
   trace_loaded(restore);
   if (restore_process(restore) < 0 || restore_locks(restore) < 0 || restore_timers(restore) < 0) bad(restore);
-  phase(restore, &restore->stats.process_us);
+  end_phase(restore, PHASE_PROCESS);
   log_debug("memory: %lu bytes mapped directly in %lu pieces, %lu bytes read in %lu reads, %lu bytes of shared memory", restore->stats.direct_bytes, restore->stats.direct_mappings, restore->stats.eager_bytes,
             restore->stats.eager_reads, restore->stats.object_bytes);
-  log_info("restored in %lu us: %lu threads go on", restore->stats.process_us, restore->image.threads.count);
-  write_stats(restore, stats_fd);
+  log_info("restored in %lu us: %lu threads go on", restore->stats.end_us[PHASE_PROCESS], restore->image.threads.count);
   restore_threads(restore);
 }
 
@@ -339,7 +304,9 @@ int program_main(int argc, char **argv, char **environment) {
   if (status != 0) return status;
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
+  restore->stats.timed = restore->options.stats[0] != 0 || restore->options.trace[0] != 0 || log_level >= LOG_INFO;
   if (image_open(&restore->image, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
+  end_phase(restore, PHASE_METADATA);
   const struct warp_anchor *anchor = &restore->image.anchor;
   if (anchor->format_minor > WARP_FORMAT_MINOR)
     log_warn("%s: image format %u.%u is newer than %u.%u, which this restorer knows: what is new in it does not come back", restore->image.path, anchor->format_major, anchor->format_minor, WARP_FORMAT_MAJOR, WARP_FORMAT_MINOR);

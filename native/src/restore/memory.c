@@ -267,15 +267,17 @@ int restore_memory(struct restore *restore) {
     if (map_area(restore, vma, image->segments + next, image->segments + end, &targets, &protect_later) < 0) return -1;
     next = end;
   }
+  end_phase(restore, PHASE_MAP);
   if (restore->concurrent && defer_content(restore, &targets) < 0) return -1;
+  end_phase(restore, PHASE_DEFER);
   if (load_content(restore, &targets, restore->content.check_all) < 0) return -1;
+  end_phase(restore, PHASE_LOAD);
   for (size_t i = 0; i < protect_later.count; i++) {
     const struct warp_vma_record *vma = *list_at(&protect_later, const struct warp_vma_record *, i);
     sys(mprotect, vma->start, vma->end - vma->start, kernel_protection(vma->protection));
   }
   for (size_t i = 0; i < image->vmas.count; i++) {
     const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
-    restore->stats.areas++;
     if (vma->kind == WARP_VMA_VVAR || vma->kind == WARP_VMA_VDSO) continue;
     apply_advice(vma);
     char *name = view_string(&image->vmas, &restore->arena, vma->name);

@@ -292,14 +292,17 @@ _Noreturn void restore_threads(struct restore *restore) {
   requeue(0, 0);
   notify(restore);
   restore_limits(process);
-  /* The helper takes no descriptor of the program with it: it closes its copies at once, but for what loading needs. */
-  if (restore->loading == NULL) sys(close_range, restore->lowest_own_descriptor, ~0u, 0);
+  end_phase(restore, PHASE_THREADS);
+  write_stats(restore);
+  /* The helper takes no descriptor of the program with it: it closes its copies at once, but for what it needs itself. */
+  const bool helper_needs = restore->loading != NULL || restore->stats.fd >= 0;
+  if (!helper_needs) sys(close_range, restore->lowest_own_descriptor, ~0u, 0);
   long helper = arch_clone(CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, (void *)process->helper_stack, NULL, NULL, 0, (void (*)(void *))process->helper_entry, NULL);
   if (helper < 0) {
     program_error("the engine's thread cannot be created: %s", error_text(helper));
     sys(exit_group, 2);
   }
-  if (restore->loading != NULL) sys(close_range, restore->lowest_own_descriptor, ~0u, 0);
+  if (helper_needs) sys(close_range, restore->lowest_own_descriptor, ~0u, 0);
   if ((leader->flags & WARP_THREAD_EXITED) != 0) arch_jump_on_stack(process->resume_entry, (uint64_t)&control->threads_arrived, process->helper_stack);
   begin_thread((void *)leader);
   __builtin_unreachable();

@@ -58,12 +58,30 @@ struct image {
       pending_signals, timers, tid_references, guards, chunks, accesses;
 };
 
-/* Times in microseconds since the restorer began, and amounts. */
+/* What a restore does, one after the other. */
+enum phase {
+  PHASE_METADATA, /* read and checked */
+  PHASE_PLACE,    /* found, and the restorer moved there */
+  PHASE_CONTENT,  /* how it comes back is decided, its index read, a cold page cache asked to read */
+  PHASE_FILES,
+  PHASE_DESCRIPTORS,
+  PHASE_CLEAR, /* the restorer's own memory is given up */
+  PHASE_MAP,
+  PHASE_DEFER, /* what can wait is found */
+  PHASE_LOAD,
+  PHASE_AREAS, /* protection, advice, names; the vDSO */
+  PHASE_PROCESS,
+  PHASE_THREADS,
+  PHASES,
+};
+
 struct stats {
+  bool timed; /* somebody wants to know the times */
+  int fd;     /* of --stats, or -1 */
   uint64_t begin_ns;
-  uint64_t metadata_us, files_us, descriptors_us, memory_us, process_us, threads_us;
+  uint64_t end_us[PHASES]; /* microseconds since the restorer began */
   uint64_t direct_bytes, eager_bytes, object_bytes, read_bytes, deferred_bytes, prefetched_bytes;
-  uint64_t direct_mappings, eager_reads, areas, loaders;
+  uint64_t direct_mappings, eager_reads, loaders;
 };
 
 /* How memory comes back, and why that way: a word for programs, a sentence for people. */
@@ -154,6 +172,13 @@ static inline uint64_t segment_stored(const Elf64_Phdr *segment) { return segmen
 /* The VMA that holds an address; NULL for none. */
 const struct warp_vma_record *image_vma_at(const struct image *image, uint64_t address);
 uint32_t image_new_tid(const struct restore *restore, uint32_t tid);
+
+/* ---- stats.c ---- */
+/* Opens the file of --stats. */
+int open_stats(struct restore *restore);
+void end_phase(struct restore *restore, enum phase phase);
+/* To that file, but for its end: how long the engine takes is the engine's to say. */
+void write_stats(struct restore *restore);
 
 /* ---- host.c ---- */
 /* Whether this host can run the image: processor features, kernel, page size. */
