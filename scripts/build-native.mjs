@@ -42,7 +42,7 @@ const files = (folder, pattern) =>
     .filter((name) => pattern.test(name))
     .map((name) => join(source, folder, name));
 const machine = `arch/${architecture}`;
-const base = [...files('base', /\.c$/), ...files('image', /\.c$/), ...files(machine, /^arch\.c$|^entry\.S$/)];
+const base = [...files('base', /\.c$/), ...files('image', /\.c$/), ...files(machine, /^(arch|aes)\.c$|^entry\.S$/)];
 const program = [...base, ...files('program', /\.c$/), ...files(machine, /^start\.S$/)];
 const staticLink = ['-nostdlib', '-static-pie', '-Wl,-z,noexecstack', '-Wl,--build-id', '-Wl,-z,norelro', '-Wl,--hash-style=gnu'];
 

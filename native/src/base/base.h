@@ -42,6 +42,8 @@ void copy_bytes(void *to, const void *from, size_t size);
 /* As copy_bytes, for areas that may overlap. */
 void move_bytes(void *to, const void *from, size_t size);
 void fill_bytes(void *to, int value, size_t size);
+/* Of secrets that are not needed any more. No compiler leaves it out: it is an instruction of ours (arch_fill). */
+static inline void wipe(void *secret, size_t size) { arch_fill(secret, 0, size); }
 int compare_bytes(const void *a, const void *b, size_t size);
 size_t string_length(const char *s);
 bool strings_equal(const char *a, const char *b);

@@ -157,6 +157,24 @@ struct arch_cpu {
 };
 void arch_read_cpu(struct arch_cpu *ret);
 
+/*
+ * AES-256-GCM with the processor's instructions; which of them are used `gcm->implementation` says (base/aes_gcm.h). Vector registers are used: not for
+ * code that runs in place of a system call.
+ */
+struct aes_gcm;
+/* The best enum aes_implementation that this processor has. */
+int arch_aes_best(void);
+/* Sets up `powers` when the rest is there. */
+void arch_aes_gcm_begin(struct aes_gcm *gcm);
+void arch_aes_encrypt_block(const struct aes_gcm *gcm, uint8_t block[16]);
+/* Adds `count` blocks to the hash `state`. */
+void arch_aes_gcm_hash(const struct aes_gcm *gcm, uint8_t state[16], const uint8_t *blocks, size_t count);
+/*
+ * Encrypts or decrypts as many of `count` blocks as it does at once, and adds the ciphertext to the hash `state`; `counter` is the first block's. Returns
+ * how many it did: the first ones. `from` and `to` may be the same place.
+ */
+size_t arch_aes_gcm_crypt(const struct aes_gcm *gcm, bool encrypt, const uint8_t counter[16], uint8_t state[16], const uint8_t *from, uint8_t *to, size_t count);
+
 /* Runs `function(argument)` on another stack, whose highest address is `stack_top`; returns its result. */
 long arch_call_on_stack(long (*function)(void *), void *argument, void *stack_top);
 
