@@ -16,9 +16,15 @@ let implementations: string[] = [];
 beforeAll(() => {
   const sources = [
     'test/native/crypto_check.c',
-    ...['base/aes_gcm.c', 'base/sha256.c', 'base/base.c', 'base/xxh64.c', 'arch/x86_64/aes.c', 'arch/x86_64/arch.c', 'arch/x86_64/entry.S'].map(
-      (file) => `native/src/${file}`,
-    ),
+    ...[
+      'base/aes_gcm.c',
+      'base/sha256.c',
+      'base/base.c',
+      'base/xxh64.c',
+      'arch/x86_64/aes.c',
+      'arch/x86_64/arch.c',
+      'arch/x86_64/entry.S',
+    ].map((file) => `native/src/${file}`),
   ].map((file) => join(root, file));
   const flags = ['-std=gnu17', '-Wall', '-Wextra', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
   const compiled = spawnSync(process.env['CC'] ?? 'cc', [...flags, '-o', program, ...sources], { encoding: 'utf8' });
@@ -53,7 +59,10 @@ describe('published vectors', () => {
         '248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1',
       ],
       [`hmac ${'0b'.repeat(20)} ${ascii('Hi There')}`, 'b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7'],
-      [`hmac ${ascii('Jefe')} ${ascii('what do ya want for nothing?')}`, '5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843'],
+      [
+        `hmac ${ascii('Jefe')} ${ascii('what do ya want for nothing?')}`,
+        '5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843',
+      ],
       [
         `hmac ${'aa'.repeat(131)} ${ascii('Test Using Larger Than Block-Size Key - Hash Key First')}`,
         '60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54',

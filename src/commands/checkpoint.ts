@@ -5,8 +5,9 @@ import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
 import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import { keyFlags } from './keys.js';
 
-const { parent, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
+const { parent } = notYetFlags;
 
 export default class Checkpoint extends DocumentCommand {
   static override summary = 'Capture a process that `run` started into an image.';
@@ -45,14 +46,16 @@ export default class Checkpoint extends DocumentCommand {
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
     engine: engineFlag,
-    'encryption-key-file': keyFile,
-    'encryption-key-env': keyEnvironment,
+    ...keyFlags,
     parent,
   };
 
   async run(): Promise<CheckpointResult> {
     const { args, flags } = await this.parse(Checkpoint);
     refuseUnsupported(flags);
+    for (const name of Object.keys(keyFlags) as (keyof typeof keyFlags)[])
+      if (flags[name] !== undefined)
+        throw new Failure(`--${name} is not supported by this version of the engine; use \`warp-tool encrypt\` on the image`);
     refuseUrl(flags.to, 'use a local directory, then `warp-tool push`');
     if (!/^[1-9][0-9]*$/.test(args.pid))
       throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);

@@ -14,8 +14,6 @@ export const engineFlag = Flags.string({
 });
 
 export const notYetFlags = {
-  'encryption-key-file': Flags.string({ hidden: true }),
-  'encryption-key-env': Flags.string({ hidden: true }),
   parent: Flags.string({ hidden: true }),
   policies: Flags.string({ hidden: true }),
 };

@@ -36,8 +36,7 @@ export async function keyOf(flags: KeyFlags, warn: (message: string) => void): P
   if (file === undefined) return undefined;
   let content: Buffer;
   try {
-    const status = await stat(file);
-    if (status.isFile() && (status.mode & 0o044) !== 0) warn(`${file} can be read by others, who can then decrypt; \`chmod 600\` it`);
+    await warnOfReaders(file, warn);
     // A device may have no end.
     content = await buffer(createReadStream(file, { end: LARGEST }));
     if (content.length > LARGEST) throw new Failure(`${file} holds no key: it has more than ${LARGEST} bytes`);
@@ -46,6 +45,20 @@ export async function keyOf(flags: KeyFlags, warn: (message: string) => void): P
     throw new Failure(`cannot read the key in ${file}: ${systemErrorReason(error)}`, { cause: error });
   }
   return parseKey(content, file, true);
+}
+
+/** The flags, as warp-restore and warp-checkpoint take them: these read the key themselves, and no other process has it. */
+export async function nativeKeyArguments(flags: KeyFlags, warn: (message: string) => void): Promise<string[]> {
+  const { 'encryption-key-file': file, 'encryption-key-env': variable } = flags;
+  if (variable !== undefined) return ['--encryption-key-env', variable];
+  if (file === undefined) return [];
+  await warnOfReaders(file, warn).catch(() => {}); // what cannot be read they say
+  return ['--encryption-key-file', file];
+}
+
+async function warnOfReaders(file: string, warn: (message: string) => void): Promise<void> {
+  const status = await stat(file);
+  if (status.isFile() && (status.mode & 0o044) !== 0) warn(`${file} can be read by others, who can then decrypt; \`chmod 600\` it`);
 }
 
 /** Bytes of a file that may hold a key: more than any form of it needs. */

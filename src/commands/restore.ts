@@ -3,8 +3,9 @@ import { become, nativeFile } from '../engine/native.js';
 import { Failure } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
 import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import { keyFlags, nativeKeyArguments } from './keys.js';
 
-const { policies, 'encryption-key-file': keyFile, 'encryption-key-env': keyEnvironment } = notYetFlags;
+const { policies } = notYetFlags;
 
 export default class Restore extends WarpCommand {
   static override summary = 'Bring a process back from its image.';
@@ -17,6 +18,7 @@ export default class Restore extends WarpCommand {
   static override examples = [
     '<%= config.bin %> restore /tmp/image',
     '<%= config.bin %> restore /tmp/image --env PORT=8081 --stats /tmp/restore.json',
+    '<%= config.bin %> restore /tmp/image --encryption-key-file /run/keys/image',
     '<%= config.bin %> restore /tmp/image -- -Dapp.mode=live com.example.Main --verbose',
   ];
   static override args = { image: imageArgument };
@@ -52,8 +54,7 @@ export default class Restore extends WarpCommand {
     'log-level': logLevelFlag,
     engine: engineFlag,
     policies,
-    'encryption-key-file': keyFile,
-    'encryption-key-env': keyEnvironment,
+    ...keyFlags,
   };
 
   async run(): Promise<void> {
@@ -74,6 +75,7 @@ export default class Restore extends WarpCommand {
     }
     for (const pair of flags['inherit-fd'] ?? []) argv.push('--inherit-fd', pair);
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
+    argv.push(...(await nativeKeyArguments(flags, (message) => this.warnUser(message))));
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
     if (programArguments.length > 0) argv.push('--', ...programArguments);
     become(nativeFile('warp-restore'), argv, process.env);

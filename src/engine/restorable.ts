@@ -11,7 +11,6 @@ import {
   FORMAT_MAJOR,
   FORMAT_MINOR,
   IMAGE_DELTA,
-  IMAGE_ENCRYPTED,
   IMAGE_KNOWN,
   nameOf,
   names,
@@ -85,7 +84,12 @@ function* checkFormat(image: Image): Generator<Obstacle> {
       `the image has flags that are not known here (${hex((flags & ~IMAGE_KNOWN) >>> 0)})`,
       'use warp-tool of the version that made it',
     );
-  if (flags & IMAGE_ENCRYPTED) yield fails('format', 'the image is encrypted', 'make a plain one of it with `warp-tool decrypt`');
+  if (image.sealed)
+    yield differs(
+      'format',
+      'the image is encrypted: a restore needs its key, and what else it needs is not to be seen without it',
+      'give the key with --encryption-key-file or --encryption-key-env',
+    );
   if (flags & IMAGE_DELTA)
     yield fails('format', 'the image is a delta', 'take the image without --parent; this version restores no deltas');
   if (expected > image.file.size) {

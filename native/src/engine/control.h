@@ -68,6 +68,10 @@ struct warp_loading {
   char path[4096];      /* of the image, for messages */
   uint64_t huge_count;  /* where pieces lie in memory that the program wants huge pages for */
   const struct warp_load_range *huge;
+  /* Control version 4. Of an encrypted image: its own key, which the engine wipes here before the threads go on. */
+  uint32_t encrypted;   /* 0 or 1 */
+  uint8_t image_id[16];
+  uint8_t image_key[32];
 };
 
 /* One chunk has been loaded. Times in nanoseconds since begin_ns. */

@@ -39,6 +39,7 @@ static uint32_t absent_chunks;  /* a futex: 0 when all is there */
 static uint32_t next_chunk;     /* that a loader takes */
 static uint32_t requests;       /* index + 1 of the latest requested chunk: a list */
 static uint32_t request_count;  /* a futex */
+static struct image_cipher *cipher; /* of an encrypted image; in memory that is in no child, core dump or image */
 static int fault_fd = -1;
 static uint32_t stop_reading_faults;
 
@@ -91,9 +92,10 @@ static void load(struct worker *worker, uint32_t index) {
   struct warp_load_chunk *chunk = &loading->chunks[index];
   uint32_t absent = WARP_LOAD_ABSENT;
   if (!__atomic_compare_exchange_n(&chunk->state, &absent, WARP_LOAD_BUSY, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return;
-  const struct chunk_index chunks = {.path = loading->path, .fd = loading->image_fd, .records = loading->records, .count = loading->record_count};
+  const struct chunk_index chunks = {.path = loading->path, .fd = loading->image_fd, .records = loading->records, .count = loading->record_count, .cipher = cipher};
   struct failure failure = {.text = ""};
   if (chunk_read(&chunks, chunk->number, worker->content, worker->stored, loading->pieces[chunk->first_piece].address, &failure) < 0) die(failure.text);
+  if (cipher != NULL) wipe_stack();
   for (uint32_t i = chunk->first_piece; i != WARP_NONE; i = loading->pieces[i].next) {
     const struct warp_load_piece *piece = &loading->pieces[i];
     if (fault_fd >= 0) {
@@ -232,7 +234,7 @@ static void read_faults(void *argument) {
 static struct worker *new_worker(void) {
   struct worker *worker = engine_memory(sizeof *worker);
   if (worker == NULL) return NULL;
-  worker->content = engine_memory(2 * CHUNK_LARGEST);
+  worker->content = engine_memory(CHUNK_LARGEST + CHUNK_ROOM);
   if (worker->content == NULL) return NULL;
   worker->stored = worker->content + CHUNK_LARGEST;
   worker->next = workers;
@@ -298,13 +300,32 @@ static bool choose_faults(void) {
   return loading->memory_fd >= 0 && for_each_range(forbid_range) == 0;
 }
 
+static bool take_key(void) {
+  const long address = map_anonymous(0, round_up(sizeof *cipher, PAGE_SIZE), PROT_READ | PROT_WRITE, 0);
+  if (address < 0) return false;
+  sys(madvise, address, sizeof *cipher, MADV_DONTFORK);
+  sys(madvise, address, sizeof *cipher, MADV_DONTDUMP);
+  cipher = (struct image_cipher *)address;
+  image_cipher_begin(cipher, loading->image_key, loading->image_id);
+  wipe(loading->image_key, sizeof loading->image_key);
+  wipe_stack();
+  return true;
+}
+
+static void forget_key(void) {
+  if (cipher == NULL) return;
+  wipe(cipher, sizeof *cipher);
+  sys(munmap, cipher, round_up(sizeof *cipher, PAGE_SIZE));
+  cipher = NULL;
+}
+
 bool loading_begin(void) {
   loading = warp_control.loading;
   if (loading == NULL) return false;
   absent_chunks = loading->chunk_count;
   next_chunk = requests = request_count = stop_reading_faults = 0;
   helper_worker = new_worker();
-  if (helper_worker == NULL || !choose_faults()) {
+  if (helper_worker == NULL || (loading->encrypted != 0 && !take_key()) || !choose_faults()) {
     const char line[] = "warp-restore: memory cannot be guarded for loading while the program runs: restore without --concurrent\n";
     write_fully(loading->error_fd, line, sizeof line - 1);
     for (;;) sys(exit_group, 2);
@@ -348,6 +369,7 @@ void loading_forked(uint32_t parent_tid) {
   if (loading == NULL) return;
   loading = NULL;
   warp_control.loading = NULL;
+  cipher = NULL; /* not mapped here */
   dispatch_forked(parent_tid);
   sys(munmap, warp_control.bootstrap_address, warp_control.bootstrap_size);
 }
@@ -372,6 +394,7 @@ void loading_run(void) {
   serve_requests();
   uint64_t loaded_ns = clock_ns(CLOCK_MONOTONIC_);
   join_workers();
+  forget_key();
   /* A thread that cannot be stopped now (it waits in vfork, say) only pays a little more for its system calls until then. */
   for (uint64_t pause_ns = 1000000; !dispatch_end(); pause_ns = min_u64(2 * pause_ns, 10000000000)) {
     const struct timespec64 pause = {(int64_t)(pause_ns / 1000000000), (int64_t)(pause_ns % 1000000000)};

@@ -11,9 +11,9 @@ int chunks_check(const struct chunk_index *index, uint64_t file_size, struct fai
     const uint32_t codec = chunk->flags & WARP_CHUNK_CODEC_MASK;
     const bool sized = chunk->content_size > 0 && chunk->content_size <= CHUNK_LARGEST && chunk->stored_size > 0 &&
                        (codec == WARP_CHUNK_PLAIN ? chunk->stored_size == chunk->content_size : chunk->stored_size < chunk->content_size);
-    const bool placed = chunk->content_offset >= end && chunk->content_offset <= UINT64_MAX - CHUNK_LARGEST && chunk->file_offset <= file_size &&
-                        chunk->stored_size <= file_size - chunk->file_offset;
-    if (codec > WARP_CHUNK_LZ4 || chunk->flags != codec)
+    const uint64_t taken = chunk->stored_size + (index->cipher != NULL ? TAG_SIZE : 0ul);
+    const bool placed = chunk->content_offset >= end && chunk->content_offset <= UINT64_MAX - CHUNK_LARGEST && chunk->file_offset <= file_size && taken <= file_size - chunk->file_offset;
+    if (codec > WARP_CHUNK_LZ4 || chunk->flags != (index->cipher != NULL ? codec | WARP_CHUNK_ENCRYPTED : codec))
       return fail(failure, "%s: chunk %lu (offset 0x%lx) is stored in a way that this version cannot read (flags 0x%x): make a plain image with 'warp-tool decompress' or 'decrypt' of the version that made it", index->path, i,
                   chunk->file_offset, chunk->flags);
     if (!sized || !placed)
@@ -52,11 +52,14 @@ int chunk_fail_hash(const struct chunk_index *index, size_t number, uint64_t has
 
 int chunk_read(const struct chunk_index *index, size_t number, uint8_t *to, uint8_t *stored, uint64_t address, struct failure *failure) {
   const struct warp_chunk_record *chunk = &index->records[number];
-  const bool plain = (chunk->flags & WARP_CHUNK_CODEC_MASK) == WARP_CHUNK_PLAIN;
-  const long n = read_fully(index->fd, plain ? to : stored, chunk->stored_size, chunk->file_offset);
+  const bool plain = (chunk->flags & WARP_CHUNK_CODEC_MASK) == WARP_CHUNK_PLAIN, encrypted = index->cipher != NULL;
+  const size_t size = chunk->stored_size + (encrypted ? TAG_SIZE : 0ul);
+  const long n = read_fully(index->fd, plain && !encrypted ? to : stored, size, chunk->file_offset);
   if (n < 0) return fail(failure, "%s: cannot be read at offset 0x%lx: %s", index->path, chunk->file_offset, error_text(n));
-  if (n != (long)chunk->stored_size) return fail_chunk(index, number, address, failure, "is cut off");
+  if (n != (long)size) return fail_chunk(index, number, address, failure, "is cut off");
+  if (encrypted && !chunk_decrypt(index->cipher, chunk, stored, plain ? to : stored)) return fail_chunk(index, number, address, failure, "does not fit its tag: it was changed, or is of another image");
   if (!plain && !lz4_decompress(stored, chunk->stored_size, to, chunk->content_size)) return fail_chunk(index, number, address, failure, "cannot be decompressed");
+  if (encrypted) return 0;
   const uint64_t hash = xxh64(to, chunk->content_size);
   return hash == chunk->content_hash ? 0 : chunk_fail_hash(index, number, hash, address, failure);
 }

@@ -5,11 +5,12 @@
 #ifndef WARP_CHUNKS_H
 #define WARP_CHUNKS_H
 
-#include "../../include/warp_image.h"
-#include "../base/base.h"
+#include "encryption.h"
 
 /* No chunk holds more content, and none takes more bytes in the file: what does not shrink is stored plain. */
 #define CHUNK_LARGEST MIB
+/* For a chunk as it is stored. */
+#define CHUNK_ROOM (CHUNK_LARGEST + TAG_SIZE)
 
 /* The chunk index of an open image. */
 struct chunk_index {
@@ -17,6 +18,7 @@ struct chunk_index {
   int fd;
   const struct warp_chunk_record *records; /* by ascending content_offset */
   size_t count;
+  const struct image_cipher *cipher; /* of an encrypted image: each stored chunk is encrypted, its tag behind its stored_size bytes; else NULL */
 };
 
 /* Whether every chunk makes sense in a file of that size and can be read by this version; else fails with a line that names the chunk. */
@@ -26,8 +28,8 @@ int chunks_check(const struct chunk_index *index, uint64_t file_size, struct fai
 size_t chunks_find(const struct chunk_index *index, uint64_t content_offset);
 
 /*
- * Reads chunk `number` and puts its content, content_size bytes that have the hash of the index, to `to`. `stored` are CHUNK_LARGEST bytes to
- * work in. `address` is where in the program the chunk's content belongs, for failures; 0 for nowhere.
+ * Reads chunk `number` and puts its content, content_size bytes that have the hash of the index, to `to`. `stored` are CHUNK_ROOM bytes to
+ * work in. Of an encrypted image the tag proves the content, and is looked at before anything else is. `address` is where in the program the chunk's content belongs, for failures; 0 for nowhere.
  */
 int chunk_read(const struct chunk_index *index, size_t number, uint8_t *to, uint8_t *stored, uint64_t address, struct failure *failure);
 

@@ -99,6 +99,14 @@ int key_take_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE
   return fail(failure, "%s with the key is not set", where);
 }
 
+/* More than any function here, and what it calls, takes. */
+#define STACK_USED (12 * KIB)
+
+__attribute__((noinline)) void wipe_stack(void) {
+  uint8_t used[STACK_USED];
+  wipe(used, sizeof used);
+}
+
 /* ---- the image's ---- */
 
 void image_key_derive(const uint8_t key[KEY_SIZE], const uint8_t salt[SALT_SIZE], uint8_t ret[KEY_SIZE]) {

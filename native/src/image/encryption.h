@@ -24,6 +24,9 @@ int key_read_file(const char *path, uint8_t ret[KEY_SIZE], struct failure *failu
 /* The key in a variable of `environment`, whose value is wiped there: who looks at this process does not find it. */
 int key_take_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE], struct failure *failure);
 
+/* What functions of this file, which have returned, may have left on the calling thread's stack. */
+void wipe_stack(void);
+
 /* ---- the image's ---- */
 
 /* The image's own key, of the user's and the image's salt. */

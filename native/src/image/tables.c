@@ -68,7 +68,7 @@ int view_find(struct view *ret, struct arena *arena, const uint8_t *notes, size_
         return fail(failure, "%s: note 0x%x at offset 0x%lx: %u records of %u bytes and a heap of %lu do not fit into %u bytes: the image is damaged", path, type, notes_offset + at, header.record_count,
                     header.record_size, header.heap_size, note->n_descsz);
       const uint8_t *source = notes + payload + sizeof header;
-      *ret = (struct view){.records = source, .count = header.record_count, .record_size = record_size, .heap = source + records, .heap_size = header.heap_size};
+      *ret = (struct view){.records = source, .count = header.record_count, .record_size = record_size, .heap = source + records, .heap_size = header.heap_size, .payload = notes + payload, .payload_size = note->n_descsz};
       if (header.record_size == record_size && (uint64_t)source % 8 == 0) return 0;
       uint8_t *copy = arena_allocate(arena, header.record_count * record_size + 1);
       for (uint32_t i = 0; i < header.record_count; i++) copy_bytes(copy + i * record_size, source + (size_t)i * header.record_size, min_u64(record_size, header.record_size));

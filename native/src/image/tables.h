@@ -32,6 +32,8 @@ struct view {
   size_t record_size;
   const uint8_t *heap;
   uint64_t heap_size;
+  const uint8_t *payload; /* all of the note, in place */
+  size_t payload_size;
 };
 /*
  * Finds the note of `type` among `notes` and checks its structure. An absent note is an empty view. Fails with a line that

@@ -1,6 +1,6 @@
 /*
- * The image's content on its way into memory, by as many threads as there are processors. Of compressed images, and of any that are to be
- * checked, whole chunks are read, and each is compared with its hash while it is still in the processor's cache; of others the wanted
+ * The image's content on its way into memory, by as many threads as there are processors. Of compressed and encrypted images, and of any that are to be
+ * checked, whole chunks are read, and each is compared with its hash (or tag) while it is still in the processor's cache; of others the wanted
  * stretches only.
  */
 #include <linux/mman.h>
@@ -30,13 +30,15 @@ int open_content(struct restore *restore) {
   struct content *content = &restore->content;
   const uint64_t size = image->anchor.file_size - image->anchor.metadata_size;
   content->compressed = (image->anchor.flags & WARP_IMAGE_COMPRESSED) != 0;
-  content->check_all = restore->options.verify || (!restore->concurrent && !content->compressed && (!restore->options.direct_map || size <= ALWAYS_CHECKED));
-  if (!content->compressed && !content->check_all && !restore->concurrent) return 0;
+  content->encrypted = restore->decryption.encrypted;
+  const bool packed = content->compressed || content->encrypted;
+  content->check_all = restore->options.verify || (!restore->concurrent && !packed && (!restore->options.direct_map || size <= ALWAYS_CHECKED));
+  if (!packed && !content->check_all && !restore->concurrent) return 0;
   if (image_read_chunks(image, &restore->arena, &restore->failure) < 0) return -1;
-  content->index = (struct chunk_index){.path = image->path, .fd = restore->image_fd, .records = image->chunks.records, .count = image->chunks.count};
+  content->index = (struct chunk_index){.path = image->path, .fd = restore->image_fd, .records = image->chunks.records, .count = image->chunks.count, .cipher = content->encrypted ? &restore->decryption.cipher : NULL};
   content->indexed = true;
   content->taken = arena_allocate(&restore->arena, image->chunks.count + 1);
-  return chunks_check(&content->index, image->anchor.file_size, &restore->failure);
+  return chunks_check(&content->index, content->encrypted ? restore->decryption.file_size : image->anchor.file_size, &restore->failure);
 }
 
 /* ---- one unit: a chunk, or a stretch of an image whose chunks do not matter ---- */
@@ -62,8 +64,8 @@ struct loader {
   struct job *job;
   long pid;
   struct failure failure;
-  uint8_t *content; /* CHUNK_LARGEST bytes each */
-  uint8_t *stored;
+  uint8_t *content; /* CHUNK_LARGEST bytes */
+  uint8_t *stored;  /* CHUNK_ROOM bytes */
   struct io_vector vectors[256];
   size_t vector_count;
   uint64_t offset; /* in the file, of the first vector */
@@ -266,7 +268,7 @@ int load_content(struct restore *restore, struct list *targets, bool check_rest)
     loaders[i].job = &job;
     if (!restore->content.indexed) continue;
     loaders[i].content = arena_allocate(&restore->arena, CHUNK_LARGEST);
-    loaders[i].stored = arena_allocate(&restore->arena, CHUNK_LARGEST);
+    loaders[i].stored = arena_allocate(&restore->arena, CHUNK_ROOM);
   }
   for (size_t i = 1; i < count; i++) start_loader(restore, &loaders[i]);
   load_units(&loaders[0]);

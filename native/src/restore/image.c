@@ -20,39 +20,121 @@ static uint64_t hash_metadata(struct image *image) {
   return xxh64(image->metadata, image->anchor.metadata_size);
 }
 
+/* Bytes of ELF header and anchor. */
+#define START_SIZE ((long)(WARP_ANCHOR_OFFSET + sizeof(struct warp_anchor)))
+
 #define KNOWN_FLAGS (WARP_IMAGE_SELF_CONTAINED | WARP_IMAGE_LEFT_RUNNING | WARP_IMAGE_COMPRESSED | WARP_IMAGE_ENCRYPTED | WARP_IMAGE_DELTA | WARP_IMAGE_FOREIGN | WARP_IMAGE_FIXED_CALLS)
 
-static int read_metadata(struct image *image, uint8_t *checked, struct failure *failure) {
-  Elf64_Ehdr header;
+/* ELF header and anchor at the start of the file, or of what was sealed in it: *header and image->anchor. */
+static int read_start(struct image *image, const uint8_t *start, long n, Elf64_Ehdr *header, struct failure *failure) {
   struct warp_anchor *anchor = &image->anchor;
-  uint8_t start[WARP_ANCHOR_OFFSET + sizeof *anchor];
-  long n = read_fully(image->fd, start, sizeof start, 0);
-  if (n < 0) return fail(failure, "%s: cannot be read: %s", image->path, error_text(n));
-  copy_bytes(&header, start, sizeof header);
+  copy_bytes(header, start, sizeof *header);
   copy_bytes(anchor, start + WARP_ANCHOR_OFFSET, sizeof *anchor);
-  if (n < (long)sizeof header || compare_bytes(header.e_ident, ELFMAG, SELFMAG) != 0) return fail(failure, "%s: not an ELF file: name a directory with core.img, or an image", image->path);
-  if (header.e_type != ET_CORE || header.e_ident[EI_CLASS] != ELFCLASS64) return fail(failure, "%s: not a 64-bit ELF core file: name a directory with core.img, or an image", image->path);
-  if (n < (long)sizeof start || compare_bytes(anchor->magic, WARP_ANCHOR_MAGIC, sizeof anchor->magic) != 0)
+  if (n < (long)sizeof *header || compare_bytes(header->e_ident, ELFMAG, SELFMAG) != 0) return fail(failure, "%s: not an ELF file: name a directory with core.img, or an image", image->path);
+  if (header->e_type != ET_CORE || header->e_ident[EI_CLASS] != ELFCLASS64) return fail(failure, "%s: not a 64-bit ELF core file: name a directory with core.img, or an image", image->path);
+  if (n < START_SIZE || compare_bytes(anchor->magic, WARP_ANCHOR_MAGIC, sizeof anchor->magic) != 0)
     return fail(failure, "%s: a core file, but not an image: it has no anchor at offset %u; only images of warp-tool can be restored", image->path, WARP_ANCHOR_OFFSET);
   if (anchor->format_major != WARP_FORMAT_MAJOR)
     return fail(failure, "%s: image format %u.%u, this restorer knows %u.x: use warp-tool of the version that made it", image->path, anchor->format_major, anchor->format_minor, WARP_FORMAT_MAJOR);
-  if (header.e_machine != ARCH_ELF_MACHINE) return fail(failure, "%s: made on another kind of processor (ELF machine %u)", image->path, header.e_machine);
-  if ((anchor->flags & WARP_IMAGE_ENCRYPTED) != 0) return fail(failure, "%s: encrypted images cannot be restored by this version: decrypt it first with 'warp-tool decrypt'", image->path);
-  if ((anchor->flags & WARP_IMAGE_FOREIGN) != 0) return fail(failure, "%s: a compressed core file of another writer; only images of warp-tool can be restored", image->path);
+  if (header->e_machine != ARCH_ELF_MACHINE) return fail(failure, "%s: made on another kind of processor (ELF machine %u)", image->path, header->e_machine);
+  if ((anchor->flags & WARP_IMAGE_FOREIGN) != 0) return fail(failure, "%s: a packed core file of another writer; only images of warp-tool can be restored", image->path);
   if ((anchor->flags & WARP_IMAGE_DELTA) != 0) return fail(failure, "%s: delta images cannot be restored by this version: restore its parent, or make an image without --parent", image->path);
   if ((anchor->flags & ~KNOWN_FLAGS) != 0)
     return fail(failure, "%s: flags 0x%x of the image are not known to this restorer: use warp-tool of the version that made it", image->path, anchor->flags & ~KNOWN_FLAGS);
-  if ((uint64_t)image->status.size < anchor->file_size)
-    return fail(failure, "%s: truncated: %lu bytes of %lu, at offset 0x%lx the content ends: %s", image->path, (uint64_t)image->status.size, anchor->file_size, (uint64_t)image->status.size, damaged);
-  if (anchor->metadata_size < sizeof start || anchor->metadata_size > anchor->file_size || anchor->metadata_size > WARP_LARGEST_METADATA || anchor->metadata_size % PAGE_SIZE != 0)
-    return fail(failure, "%s: offset %u: metadata size %lu is impossible: %s", image->path, WARP_ANCHOR_OFFSET + 16, anchor->metadata_size, damaged);
-  image->metadata = checked;
-  if (checked == NULL && load_metadata(image, failure) < 0) return -1;
-  uint64_t hash = checked != NULL ? anchor->metadata_hash : hash_metadata(image);
-  if (hash != anchor->metadata_hash) return fail(failure, "%s: the metadata (offset 0 to 0x%lx) has hash %016lx, its anchor says %016lx: %s", image->path, anchor->metadata_size, hash, anchor->metadata_hash, damaged);
+  return 0;
+}
+
+static int fail_metadata(const struct image *image, const char *what, struct failure *failure) { return fail(failure, "%s: %s: %s", image->path, what, damaged); }
+
+/*
+ * Gives the sealed chunk index, of the image as it was before it was encrypted, the places of the encrypted chunks. Their content's hashes and
+ * sizes stay what they were.
+ */
+static int place_chunks(struct image *image, struct arena *arena, const struct view *outside, struct failure *failure) {
+  const struct warp_anchor *anchor = &image->anchor;
+  struct view inside;
+  if (view_find(&inside, arena, image->metadata + anchor->notes_offset, anchor->notes_size, anchor->notes_offset, image->path, WARP_NOTE_CHUNKS, sizeof(struct warp_chunk_record), failure) < 0) return -1;
+  struct warp_table table;
+  if (inside.count != outside->count) return fail_metadata(image, "the chunk index does not fit to the sealed one", failure);
+  if (inside.count == 0) return 0;
+  copy_bytes(&table, inside.payload, sizeof table);
+  if (table.record_size < sizeof(struct warp_chunk_record)) return fail_metadata(image, "the sealed chunk index has too small records", failure);
+  for (size_t i = 0; i < inside.count; i++) {
+    struct warp_chunk_record chunk = *view_at(&inside, struct warp_chunk_record, i);
+    const struct warp_chunk_record *encrypted = view_at(outside, struct warp_chunk_record, i);
+    const bool same = chunk.content_offset == encrypted->content_offset && chunk.content_size == encrypted->content_size && (chunk.flags | WARP_CHUNK_ENCRYPTED) == encrypted->flags &&
+                      chunk.stored_size + (uint64_t)TAG_SIZE == encrypted->stored_size;
+    if (!same) return fail(failure, "%s: chunk %lu (offset 0x%lx) does not fit to the sealed index: %s", image->path, i, encrypted->file_offset, damaged);
+    chunk.file_offset = encrypted->file_offset;
+    chunk.flags = encrypted->flags;
+    copy_bytes(image->metadata + (inside.payload - image->metadata) + sizeof table + i * table.record_size, &chunk, sizeof chunk);
+  }
+  return 0;
+}
+
+/* The metadata and anchor of the image inside take the place of those of the encrypted one. */
+static int unseal(struct image *image, struct decryption *decryption, struct arena *arena, Elf64_Ehdr *header, struct failure *failure) {
+  const struct warp_anchor outer = image->anchor;
+  uint8_t *const outer_metadata = image->metadata;
+  struct view record, encryption, chunks;
+  if (outer.notes_offset > outer.metadata_size || outer.notes_size > outer.metadata_size - outer.notes_offset) return fail_metadata(image, "notes out of range", failure);
+#define FIND(name, type, kind) \
+  if (view_find(name, arena, outer_metadata + outer.notes_offset, outer.notes_size, outer.notes_offset, image->path, WARP_NOTE_##type, sizeof(struct kind), failure) < 0) return -1
+  FIND(&record, IMAGE, warp_image_record);
+  FIND(&encryption, ENCRYPTION, warp_encryption_record);
+  FIND(&chunks, CHUNKS, warp_chunk_record);
+#undef FIND
+  if (record.count != 1 || encryption.count != 1) return fail_metadata(image, "the notes image or encryption are missing", failure);
+  const struct warp_encryption_record *how = view_at(&encryption, struct warp_encryption_record, 0);
+  if (how->cipher != WARP_CIPHER_AES_256_GCM || how->derivation != WARP_DERIVATION_HKDF_SHA256)
+    return fail(failure, "%s: encrypted with cipher %u and key derivation %u, which are not known to this restorer: use warp-tool of the version that made it", image->path, how->cipher, how->derivation);
+  size_t size;
+  const uint8_t *sealed = view_bytes(&encryption, how->sealed, &size);
+  if (size < START_SIZE + TAG_SIZE) return fail_metadata(image, "the sealed metadata is cut off", failure);
+  const long address = map_anonymous(0, size, PROT_READ | PROT_WRITE, MAP_POPULATE);
+  if (address < 0) return fail(failure, "%s: %lu bytes of metadata cannot be decrypted: %s", image->path, size, error_text(address));
+  image_key_derive(decryption->key, how->salt, decryption->image_key);
+  image_cipher_begin(&decryption->cipher, decryption->image_key, view_at(&record, struct warp_image_record, 0)->image_id);
+  const struct buffer open = open_data(arena, record.payload, record.payload_size, outer.content_size, chunks.records, chunks.count);
+  if (!metadata_unseal(&decryption->cipher, &open, sealed, size, (uint8_t *)address)) return fail(failure, "%s: it was encrypted with another key, or changed on purpose: give the right key", image->path);
+  decryption->encrypted = true;
+  decryption->file_size = outer.file_size;
+  image->metadata = (uint8_t *)address;
+  if (read_start(image, image->metadata, START_SIZE, header, failure) < 0) return -1;
+  const struct warp_anchor *anchor = &image->anchor;
+  if (anchor->metadata_size != size - TAG_SIZE || (anchor->flags & WARP_IMAGE_ENCRYPTED) != 0 || anchor->notes_offset > anchor->metadata_size || anchor->notes_size > anchor->metadata_size - anchor->notes_offset)
+    return fail_metadata(image, "the sealed metadata makes no sense", failure);
+  if (place_chunks(image, arena, &chunks, failure) < 0) return -1;
+  sys(munmap, outer_metadata, outer.metadata_size);
+  return 0;
+}
+
+static int read_metadata(struct image *image, struct decryption *decryption, struct arena *arena, uint8_t *checked, struct failure *failure) {
+  Elf64_Ehdr header;
+  struct warp_anchor *anchor = &image->anchor;
+  uint8_t start[START_SIZE];
+  if (checked != NULL) {
+    image->metadata = checked;
+    if (read_start(image, checked, START_SIZE, &header, failure) < 0) return -1;
+  } else {
+    long n = read_fully(image->fd, start, sizeof start, 0);
+    if (n < 0) return fail(failure, "%s: cannot be read: %s", image->path, error_text(n));
+    if (read_start(image, start, n, &header, failure) < 0) return -1;
+    const bool encrypted = (anchor->flags & WARP_IMAGE_ENCRYPTED) != 0;
+    if (encrypted && !decryption->key_given) return fail(failure, "%s: it is encrypted: give its key with --encryption-key-file or --encryption-key-env", image->path);
+    if ((uint64_t)image->status.size < anchor->file_size)
+      return fail(failure, "%s: truncated: %lu bytes of %lu, at offset 0x%lx the content ends: %s", image->path, (uint64_t)image->status.size, anchor->file_size, (uint64_t)image->status.size, damaged);
+    if (anchor->metadata_size < sizeof start || anchor->metadata_size > anchor->file_size || anchor->metadata_size > WARP_LARGEST_METADATA || anchor->metadata_size % PAGE_SIZE != 0)
+      return fail(failure, "%s: offset %u: metadata size %lu is impossible: %s", image->path, WARP_ANCHOR_OFFSET + 16, anchor->metadata_size, damaged);
+    if (load_metadata(image, failure) < 0) return -1;
+    const uint64_t hash = hash_metadata(image);
+    if (hash != anchor->metadata_hash) return fail(failure, "%s: the metadata (offset 0 to 0x%lx) has hash %016lx, its anchor says %016lx: %s", image->path, anchor->metadata_size, hash, anchor->metadata_hash, damaged);
+    if (encrypted && unseal(image, decryption, arena, &header, failure) < 0) return -1;
+    wipe(decryption->key, sizeof decryption->key);
+  }
   image->segment_count = header.e_phnum;
   if (header.e_phnum == PN_XNUM) {
-    if (header.e_shoff + sizeof(Elf64_Shdr) > anchor->metadata_size) return fail(failure, "%s: offset 0x28: section header out of range: %s", image->path, damaged);
+    if (header.e_shoff > anchor->metadata_size || anchor->metadata_size - header.e_shoff < sizeof(Elf64_Shdr)) return fail(failure, "%s: offset 0x28: section header out of range: %s", image->path, damaged);
     image->segment_count = ((const Elf64_Shdr *)(image->metadata + header.e_shoff))->sh_info;
   }
   if (header.e_phoff > anchor->metadata_size || image->segment_count > (anchor->metadata_size - header.e_phoff) / sizeof(Elf64_Phdr))
@@ -205,7 +287,7 @@ static int check_records(const struct image *image, struct failure *failure) {
   return 0;
 }
 
-int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure) {
+int image_open(struct image *image, struct decryption *decryption, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure) {
   format(image->path, sizeof image->path, "%s", path);
   long fd = open_fd >= 0 ? open_fd : open_file(path, O_RDONLY | O_CLOEXEC, 0);
   struct file_status *status = &image->status;
@@ -218,7 +300,7 @@ int image_open(struct image *image, struct arena *arena, const char *path, int o
   }
   if (fd < 0) return fail(failure, "%s: cannot be opened: %s: name a directory with core.img, or an image", image->path, error_text(fd));
   image->fd = (int)fd;
-  if (read_metadata(image, checked, failure) < 0 || check_segments(image, failure) < 0) return -1;
+  if (read_metadata(image, decryption, arena, checked, failure) < 0 || check_segments(image, failure) < 0) return -1;
   const struct warp_anchor *anchor = &image->anchor;
   if (anchor->notes_offset > anchor->metadata_size || anchor->notes_size > anchor->metadata_size - anchor->notes_offset) return fail(failure, "%s: offset %u: notes out of range: %s", image->path, WARP_ANCHOR_OFFSET + 48, damaged);
   const uint8_t *notes = image->metadata + anchor->notes_offset;

@@ -37,7 +37,9 @@ static bool can_be_mapped(const struct restore *restore) {
 /* Why content cannot, or shall not, be mapped from the image. */
 static bool is_mapping_ruled_out(const struct restore *restore, struct choice *ret) {
   const uint32_t flags = restore->image.anchor.flags;
-  if ((flags & WARP_IMAGE_COMPRESSED) != 0) {
+  if (restore->decryption.encrypted) {
+    *ret = (struct choice){.reason = "encrypted", .explanation = "encrypted content cannot be mapped from the image"};
+  } else if ((flags & WARP_IMAGE_COMPRESSED) != 0) {
     *ret = (struct choice){.reason = "compressed", .explanation = "compressed content cannot be mapped from the image"};
   } else if (!restore->options.direct_map) {
     *ret = (struct choice){.reason = "no-direct-map", .explanation = "--no-direct-map was given"};
@@ -64,7 +66,7 @@ static struct choice choose(const struct restore *restore) {
     choice = (struct choice){.reason = "concurrent", .explanation = "--concurrent was given"};
   } else if (!ruled_out) {
     return (struct choice){.mode = MODE_DIRECT, .reason = "plain", .explanation = "the content is stored as it is in memory, on a file system that can map it"};
-  } else if ((restore->image.anchor.flags & WARP_IMAGE_COMPRESSED) == 0 && !options->direct_map) {
+  } else if ((restore->image.anchor.flags & WARP_IMAGE_COMPRESSED) == 0 && !restore->decryption.encrypted && !options->direct_map) {
     return eager(choice.reason, choice.explanation);
   } else if (options->concurrent == CONCURRENT_NEVER) {
     return eager("no-concurrent", "the image cannot be mapped, and --no-concurrent was given");
@@ -112,7 +114,7 @@ void choose_mode(struct restore *restore) {
   if (choice->mode == MODE_CONCURRENT) find_faults(restore->options.load_faults, choice);
   restore->concurrent = choice->mode == MODE_CONCURRENT;
   const uint32_t flags = restore->image.anchor.flags & (WARP_IMAGE_COMPRESSED | WARP_IMAGE_FIXED_CALLS);
-  restore->map_chunks = restore->concurrent && restore->options.direct_map && flags == WARP_IMAGE_COMPRESSED;
+  restore->map_chunks = restore->concurrent && restore->options.direct_map && flags == WARP_IMAGE_COMPRESSED && !restore->decryption.encrypted;
   restore->options.direct_map = choice->mode == MODE_DIRECT;
   if (restore->options.concurrent == CONCURRENT_ALWAYS && !restore->concurrent) log_warn("all memory is loaded before the program goes on: %s", choice->explanation);
 }
@@ -365,6 +367,11 @@ int defer_content(struct restore *restore, struct list *targets) {
       .huge_count = huge.count,
       .huge = huge.items,
   };
+  if (restore->decryption.encrypted) {
+    loading->encrypted = 1;
+    copy_bytes(loading->image_key, restore->decryption.image_key, sizeof loading->image_key);
+    copy_bytes(loading->image_id, restore->decryption.cipher.image_id, sizeof loading->image_id);
+  }
   format(loading->path, sizeof loading->path, "%s", image->path);
   restore->loading = loading;
   return 0;

@@ -8,7 +8,7 @@ static const char usage[] =
     "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--inherit-fd N=FD …] [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
     "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
-    "                    [-- ARGUMENT…]\n"
+    "                    [--encryption-key-file FILE | --encryption-key-env NAME] [-- ARGUMENT…]\n"
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
@@ -19,6 +19,8 @@ static const char usage[] =
     "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
     "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n"
     "--restore-data hands bytes to the program (crlib.h), --notify queues a signal to it before it goes on.\n"
+    "The key of an encrypted image is 64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are. The program gets neither\n"
+    "the key nor the variable.\n"
     "What stands behind -- is for programs that ask for it: Java's get -DNAME=VALUE as properties, and then a class with\n"
     "a main method to be run, and its arguments (docs/java.md).\n";
 
@@ -140,6 +142,10 @@ static int parse_options(int argc, char **argv, struct options *options) {
       }
     } else if (option_with_value(argc, argv, &i, "--load-trace", &value)) {
       absolute_path(value, options->trace, sizeof options->trace);
+    } else if (option_with_value(argc, argv, &i, "--encryption-key-file", &value)) {
+      options->key_file = value;
+    } else if (option_with_value(argc, argv, &i, "--encryption-key-env", &value)) {
+      options->key_variable = value;
     } else if (strings_equal(argv[i], "--keep-pid")) {
       options->keep_pid = true;
     } else if (option_with_value(argc, argv, &i, "--env", &value)) {
@@ -159,6 +165,10 @@ static int parse_options(int argc, char **argv, struct options *options) {
       program_error("unknown argument %s: see warp-restore --help", argv[i]);
       return 2;
     }
+  }
+  if (options->key_file != NULL && options->key_variable != NULL) {
+    program_error("--encryption-key-file and --encryption-key-env name a key each: give one");
+    return 2;
   }
   if (options->image[0] == 0) {
     program_error("name the image to restore: see warp-restore --help");
@@ -229,7 +239,7 @@ static void restore_in_place(void *argument) {
   fill_bytes(&restore->image, 0, sizeof restore->image);
   restore->arena = (struct arena){NULL};
   /* Everything that points into memory is made again, here. */
-  if (image_open(&restore->image, &restore->arena, path, image_fd, metadata < 0 ? NULL : (uint8_t *)metadata, failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->decryption, &restore->arena, path, image_fd, metadata < 0 ? NULL : (uint8_t *)metadata, failure) < 0) bad(restore);
   end_phase(restore, PHASE_PLACE);
   uint32_t highest = 2;
   for (size_t i = 0; i < restore->image.descriptors.count; i++) {
@@ -262,6 +272,7 @@ static void restore_in_place(void *argument) {
   if (clear_memory(restore) < 0) bad(restore);
   end_phase(restore, PHASE_CLEAR);
   if (restore_memory(restore) < 0 || restore_vdso(restore) < 0) bad(restore);
+  forget_keys(restore);
   end_phase(restore, PHASE_AREAS);
   settle_mode(restore);
   trace_loaded(restore);
@@ -271,6 +282,19 @@ static void restore_in_place(void *argument) {
             restore->stats.eager_reads, restore->stats.object_bytes);
   log_info("restored in %lu us: %lu threads go on", restore->stats.end_us[PHASE_PROCESS], restore->image.threads.count);
   restore_threads(restore);
+}
+
+void forget_keys(struct restore *restore) {
+  struct decryption *decryption = &restore->decryption;
+  wipe(decryption->key, sizeof decryption->key);
+  wipe(decryption->image_key, sizeof decryption->image_key);
+  wipe(&decryption->cipher, sizeof decryption->cipher);
+}
+
+static int read_key(const struct options *options, char **environment, struct decryption *decryption, struct failure *failure) {
+  decryption->key_given = options->key_file != NULL || options->key_variable != NULL;
+  if (options->key_file != NULL) return key_read_file(options->key_file, decryption->key, failure);
+  return options->key_variable == NULL ? 0 : key_take_variable(environment, options->key_variable, decryption->key, failure);
 }
 
 _Noreturn void move_away(struct restore *restore) {
@@ -289,6 +313,7 @@ _Noreturn void move_away(struct restore *restore) {
   restore->vdso_place = stack_top;
   arena_region = (struct arena_region){stack_top + VDSO_ROOM, base + total};
   copy_bytes((void *)base, (const void *)program_base(), code);
+  forget_keys(restore);
   program_relocate(base);
   log_debug("the restorer stands at 0x%lx", base);
   uint64_t function = (uint64_t)restore_in_place - program_base() + base;
@@ -296,7 +321,6 @@ _Noreturn void move_away(struct restore *restore) {
 }
 
 int program_main(int argc, char **argv, char **environment) {
-  (void)environment;
   struct restore *restore = &the_restore;
   program_log_to_stderr("warp-restore");
   restore->stats.begin_ns = clock_ns(CLOCK_MONOTONIC_);
@@ -305,7 +329,8 @@ int program_main(int argc, char **argv, char **environment) {
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
   restore->stats.timed = restore->options.stats[0] != 0 || restore->options.trace[0] != 0 || log_level >= LOG_INFO;
-  if (image_open(&restore->image, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
+  if (read_key(&restore->options, environment, &restore->decryption, &restore->failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->decryption, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
   end_phase(restore, PHASE_METADATA);
   const struct warp_anchor *anchor = &restore->image.anchor;
   if (anchor->format_minor > WARP_FORMAT_MINOR)

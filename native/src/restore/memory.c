@@ -304,6 +304,8 @@ int restore_memory(struct restore *restore) {
   control->release = 0;
   if (control->version < 2 && restore->loading != NULL)
     return fail(&restore->failure, "%s: the engine in it cannot load memory while the program runs: restore with --no-concurrent", image->path);
+  if (control->version < 4 && restore->loading != NULL && restore->loading->encrypted != 0)
+    return fail(&restore->failure, "%s: the engine in it cannot decrypt memory while the program runs: restore with --no-concurrent", image->path);
   if (control->version >= 2) {
     control->loading = restore->loading;
     control->restore_data_size = restore->options.restore_data_size;

@@ -77,8 +77,9 @@ static int mount_proc(void) {
   return (int)error;
 }
 
-static _Noreturn void keep_namespace(void) {
+static _Noreturn void keep_namespace(struct restore *restore) {
   const struct timespec64 second = {1, 0};
+  forget_keys(restore);
   sys(close_range, 0, ~0u, 0);
   for (;;) {
     /* Orphans of the program end up here. */
@@ -100,7 +101,7 @@ int restore_in_namespace(struct restore *restore) {
     sys(write, report[1], &mounted, sizeof mounted);
     sys(close, report[0]);
     sys(close, report[1]);
-    if (pid != 1) keep_namespace();
+    if (pid != 1) keep_namespace(restore);
     restore->keep_ids = true;
     move_away(restore);
   }
@@ -126,6 +127,7 @@ int restore_in_namespace(struct restore *restore) {
       return fail(&restore->failure, "--keep-pid: process id %d cannot be had: %s: %s", pid, error_text(child), mend);
     }
   }
+  forget_keys(restore);
   wait_for_program((int32_t)init);
 }
 

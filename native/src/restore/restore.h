@@ -29,6 +29,7 @@ struct options {
   uint32_t arguments_size;
   char arguments[WARP_ARGUMENTS_ROOM];
   bool keep_pid;
+  const char *key_file, *key_variable; /* at most one; read before memory is given up */
   struct inherited_descriptor inherited[MOST_INHERITED];
   uint32_t inherited_count;
   bool verify;
@@ -43,7 +44,17 @@ struct options {
   char trace[4200];     /* where to record what is loaded when; empty for nowhere */
 };
 
-/* The image's metadata. */
+/* What opens an encrypted image. */
+struct decryption {
+  bool key_given;
+  uint8_t key[KEY_SIZE]; /* the user's, until the image's is known */
+  bool encrypted;
+  uint8_t image_key[KEY_SIZE];
+  struct image_cipher cipher;
+  uint64_t file_size; /* of the encrypted file; the anchor is that of the image inside */
+};
+
+/* The image's metadata; of an encrypted image what was sealed, with a chunk index that says where the encrypted chunks are. */
 struct image {
   char path[4300];
   int fd;
@@ -98,6 +109,7 @@ struct choice {
 /* How the image's content is stored, and how much of it is looked at. */
 struct content {
   bool compressed;
+  bool encrypted;
   bool check_all; /* all of it is compared with its hashes, wanted or not */
   bool indexed;   /* whole chunks are read, by this index */
   struct chunk_index index;
@@ -124,6 +136,7 @@ struct restore {
   struct options options;
   struct arena arena;
   struct failure failure;
+  struct decryption decryption;
   struct image image;
   struct content content;
   struct choice choice;
@@ -151,6 +164,8 @@ struct restore {
 /* ---- main.c ---- */
 /* Copies the program to where nothing of the image will come, and goes on there. */
 _Noreturn void move_away(struct restore *restore);
+/* When all content is read, or by others; and in processes that do not restore. */
+void forget_keys(struct restore *restore);
 
 /* ---- namespaces.c ---- */
 /* For --keep-pid: goes on in new namespaces; the process that called stays outside and mirrors the program's end. */
@@ -161,9 +176,9 @@ void drop_capabilities(void);
 /*
  * Opens and checks the image: header, anchor, sizes, hash, notes, and that no record refers to what is not there. Reads nothing but
  * metadata. With `open_fd` >= 0 that is the file, already open, and `path` only its name; `checked`, when not NULL, is its metadata, read and
- * hashed before.
+ * hashed before. An encrypted image needs the key in `decryption`, which is wiped, and leaves the image's key there.
  */
-int image_open(struct image *image, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure);
+int image_open(struct image *image, struct decryption *decryption, struct arena *arena, const char *path, int open_fd, uint8_t *checked, struct failure *failure);
 /* The chunk index, which grows with the content, is read where it is needed only. */
 int image_read_chunks(struct image *image, struct arena *arena, struct failure *failure);
 /* Whether a segment describes memory, and how much of that the content space has. */

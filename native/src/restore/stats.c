@@ -79,6 +79,7 @@ void write_stats(struct restore *restore) {
   add_number(json, "read_bytes", stats->read_bytes);
   add_number(json, "loaders", stats->loaders);
   add_text(json, "compression", restore->content.compressed ? "lz4" : "none");
+  add_text(json, "encryption", restore->content.encrypted ? "aes-256-gcm" : "none");
   add_number(json, "object_bytes", stats->object_bytes);
   add_number(json, "memory_areas", restore->image.vmas.count);
   add_number(json, "threads", restore->image.threads.count);
