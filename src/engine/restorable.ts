@@ -7,16 +7,7 @@ import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { socketAddress } from '../elf/descriptors.js';
 import type { Image } from '../elf/image.js';
 import { Modules } from '../elf/modules.js';
-import {
-  FORMAT_MAJOR,
-  FORMAT_MINOR,
-  IMAGE_DELTA,
-  IMAGE_KNOWN,
-  nameOf,
-  names,
-  NONE,
-  type NoteRecord,
-} from '../elf/schema.js';
+import { FORMAT_MAJOR, FORMAT_MINOR, IMAGE_DELTA, IMAGE_KNOWN, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
 import { systemErrorReason } from '../failure.js';
 import { hex } from '../hex.js';
 import { nativePath } from './native.js';

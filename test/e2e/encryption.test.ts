@@ -110,43 +110,40 @@ describe('an image made by encrypt', () => {
     },
   );
 
-  it.skipIf(!command('python3'))(
-    'python3: the program has neither the keys nor the variable when its memory is loaded',
-    async () => {
-      const target = start(command('python3')!, [projectFile('test/e2e/fixtures/threads.py'), makeDirectory(), String(await freePort())]);
-      const port = Number((await target.output(/^port (\d+)$/m))[1]);
-      await target.output(/^tick 20$/m);
-      const [state] = (await readAll(port)).split(' ');
-      const image = await encrypted(await checkpointAndEnd(target));
-      const needles = { ...forms('user', KEY), ...forms('image', await imageKey(image)) };
-      const comesBack = async (program: Program): Promise<void> => {
-        await untilListening(port);
-        expect((await readAll(port)).split(' ')[0]).toBe(state);
-        await program.goesOn();
-      };
+  it.skipIf(!command('python3'))('python3: the program has neither the keys nor the variable when its memory is loaded', async () => {
+    const target = start(command('python3')!, [projectFile('test/e2e/fixtures/threads.py'), makeDirectory(), String(await freePort())]);
+    const port = Number((await target.output(/^port (\d+)$/m))[1]);
+    await target.output(/^tick 20$/m);
+    const [state] = (await readAll(port)).split(' ');
+    const image = await encrypted(await checkpointAndEnd(target));
+    const needles = { ...forms('user', KEY), ...forms('image', await imageKey(image)) };
+    const comesBack = async (program: Program): Promise<void> => {
+      await untilListening(port);
+      expect((await readAll(port)).split(' ')[0]).toBe(state);
+      await program.goesOn();
+    };
 
-      const variable = ['--encryption-key-env', 'IMAGE_KEY'];
-      const environment = { IMAGE_KEY: KEY.toString('base64') };
-      const stats = join(makeDirectory(), 'stats.json');
-      let restored = restore(image, [...variable, '--no-concurrent', '--stats', stats], { environment });
-      await comesBack(restored);
-      expect(inMemory(restored.pid, { ...needles, variable: Buffer.from(environment.IMAGE_KEY) })).toEqual([]);
-      expect(readFileSync(`/proc/${restored.pid}/environ`, 'latin1')).not.toContain('IMAGE_KEY');
-      expect(JSON.parse(readFileSync(stats, 'utf8'))).toMatchObject({
-        mode: 'eager',
-        encryption: 'aes-256-gcm',
-        compression: 'none',
-        direct_bytes: 0,
-      });
-      await restored.kill();
+    const variable = ['--encryption-key-env', 'IMAGE_KEY'];
+    const environment = { IMAGE_KEY: KEY.toString('base64') };
+    const stats = join(makeDirectory(), 'stats.json');
+    let restored = restore(image, [...variable, '--no-concurrent', '--stats', stats], { environment });
+    await comesBack(restored);
+    expect(inMemory(restored.pid, { ...needles, variable: Buffer.from(environment.IMAGE_KEY) })).toEqual([]);
+    expect(readFileSync(`/proc/${restored.pid}/environ`, 'latin1')).not.toContain('IMAGE_KEY');
+    expect(JSON.parse(readFileSync(stats, 'utf8'))).toMatchObject({
+      mode: 'eager',
+      encryption: 'aes-256-gcm',
+      compression: 'none',
+      direct_bytes: 0,
+    });
+    await restored.kill();
 
-      restored = warpTool(['restore', image, ...variable, '--concurrent', '--load-concurrency', '1'], { environment });
-      await comesBack(restored);
-      await until(() => inMemory(restored.pid, needles).length === 0, 'the key is gone when all memory is loaded');
-      await comesBack(restored);
-      await restored.kill();
-    },
-  );
+    restored = warpTool(['restore', image, ...variable, '--concurrent', '--load-concurrency', '1'], { environment });
+    await comesBack(restored);
+    await until(() => inMemory(restored.pid, needles).length === 0, 'the key is gone when all memory is loaded');
+    await comesBack(restored);
+    await restored.kill();
+  });
 
   it('the key is in memory while there is something to be loaded, and no longer', async () => {
     const { target, scratch } = await startProgram('memory_accesses', variant);
