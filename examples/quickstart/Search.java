@@ -1,5 +1,4 @@
 import com.sun.net.httpserver.HttpServer;
-import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
@@ -41,7 +40,8 @@ public final class Search {
     Map<String, Set<Integer>> index = buildIndex();
     Map<String, Integer> cache = new ConcurrentHashMap<>();
     AtomicLong answered = new AtomicLong();
-    HttpServer server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), Integer.parseInt(arguments[0])), 50);
+    String address = arguments.length > 1 ? arguments[1] : "127.0.0.1";
+    HttpServer server = HttpServer.create(new InetSocketAddress(address, Integer.parseInt(arguments[0])), 50);
     server.setExecutor(Executors.newFixedThreadPool(4, task -> {
       Thread thread = new Thread(task);
       thread.setDaemon(true);

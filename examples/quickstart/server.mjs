@@ -73,7 +73,9 @@ if (isMainThread) {
       response.end(JSON.stringify({ query, matches, cached, answered, cacheEntries: cache.size, startedAt }));
     });
   });
-  server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => console.log(`listening on port ${server.address().port}`));
+  server.listen(Number(process.argv[2] ?? 0), process.argv[3] ?? '127.0.0.1', () =>
+    console.log(`listening on port ${server.address().port}`),
+  );
 } else {
   const index = buildIndex(workerData);
   parentPort.postMessage('ready');
