@@ -14,6 +14,7 @@ import { phases } from './parts/phases.mjs';
 import { restore } from './parts/restore.mjs';
 import { size } from './parts/size.mjs';
 import { startup } from './parts/startup.mjs';
+import { tomcat } from './parts/tomcat.mjs';
 import { build, describeHost, scratch, writeResults } from './support/host.mjs';
 import { rounds, verdicts } from './support/report.mjs';
 
@@ -21,6 +22,7 @@ const parts = {
   capture: ['Capture, beside a plain write of as many bytes to the same file system', capture],
   restore: ['From exec to the first answer, page cache warm', restore],
   answer: ['From exec to the first answer, by every way in which memory comes back', answer],
+  tomcat: ['Tomcat 10 over generations, beside its plain start', tomcat],
   size: ['Restore of a small and a large image', size],
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
   'inspect-size': ['Looking into large images, beside one of 10 MiB', inspectSize],

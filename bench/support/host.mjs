@@ -72,7 +72,7 @@ function copyIn(path, name) {
 
 /**
  * Builds the engine and the programs. `executables.java` is left out where there is no JDK, `lz4`, `xxhsum`, `cmp`,
- * `grep`, `gcore` and `siege` where they are not installed.
+ * `grep`, `gcore`, `siege` and `jstat` where they are not installed.
  */
 export function build() {
   run(process.execPath, [join(root, 'scripts/build-native.mjs')], { stdio: ['ignore', 'inherit', 'inherit'] });
@@ -87,10 +87,12 @@ export function build() {
   const node = realpathSync(process.execPath);
   if (spawnSync('/usr/bin/test', ['-x', node], user).status === 0) executables.node = node;
   else copyIn(node, 'node');
-  for (const name of ['lz4', 'xxhsum', 'cmp', 'grep', 'gcore', 'siege']) executables[name] = command(name);
+  for (const name of ['lz4', 'xxhsum', 'cmp', 'grep', 'gcore', 'siege', 'jstat']) executables[name] = command(name);
   const [java, javac] = [command('java'), command('javac')];
   if (java && javac) {
     executables.java = realpathSync(java);
+    run(process.execPath, [join(root, 'scripts/build-java.mjs')], { stdio: ['ignore', 'inherit', 'inherit'] });
+    copyIn(join(root, 'native/build/warp-crac.jar'), 'warp-crac.jar');
     run(javac, ['-d', join(scratch, 'bin'), join(programs, 'Server.java')]);
   }
 }

@@ -90,11 +90,12 @@ class Program {
   }
 }
 
-/** Runs a client of the engine to its end; throws with its words when it fails. */
-async function complete(executable, args) {
+/** Runs a program to its end; throws with its words when it fails. */
+export async function complete(executable, args) {
   const program = new Program(executable, args, '');
   const status = await program.ended;
   if (status !== 'status 0') throw new Error(`${executable} ${args.join(' ')} ended with ${status}: ${program.stderr.trim()}`);
+  return program;
 }
 
 let counter = 0;
@@ -344,8 +345,12 @@ export async function tool(args) {
   if (status !== 'status 0') throw new Error(`warp-tool ${args.join(' ')} ended with ${status}: ${program.stderr.trim()}`);
 }
 
-/** A small web application on Tomcat, with `pages` pages of 64 KiB of heap each kept. */
-async function tomcatProgram(pages) {
+/** A small web application on Tomcat, with `pages` pages of 64 KiB of heap each kept; undefined, with the reason printed, where there is none. */
+export async function tomcatProgram(pages) {
+  if (!executables.java || !hasTomcat()) {
+    console.log('  Tomcat 10 is not here (Debian: apt-get install libtomcat10-java tomcat10-common openjdk-17-jdk-headless): left out');
+    return undefined;
+  }
   const port = await freePort();
   const base = newPath('tomcat');
   const command = tomcatCommand(executables.java, base, port, ['-Xms1g', '-Xmx1536m']);
@@ -356,8 +361,8 @@ async function tomcatProgram(pages) {
 /** The servers whose first answer is measured, and a program of which there can be many at once. */
 export async function answeringPrograms({ quick }) {
   const servers = (await measuredPrograms({ quick })).filter((measured) => measured instanceof ServerProgram && measured.name === 'node');
-  if (executables.java && hasTomcat()) servers.push(await tomcatProgram(quick ? 1000 : 8000));
-  else console.log('  Tomcat 10 is not here (Debian: apt-get install libtomcat10-java tomcat10-common openjdk-17-jdk-headless): left out');
+  const tomcat = await tomcatProgram(quick ? 1000 : 8000);
+  if (tomcat) servers.push(tomcat);
   for (const server of servers) {
     const request = `require('node:http').get('http://127.0.0.1:${server.port}/0',(r)=>process.exit(r.statusCode===200?0:1)).on('error',()=>process.exit(1))`;
     server.readiness = `${executables.node} -e "${request}"`;

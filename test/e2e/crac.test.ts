@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
 import { jdks, type Jdk } from './support/jvm.js';
-import { freePort, getJson } from './support/network.js';
+import { exchange, freePort, getJson } from './support/network.js';
 import { killAll, type Program, run, type StartOptions, warpTool } from './support/program.js';
 
 const javac = command('javac');
@@ -23,7 +23,9 @@ interface State {
   local: string;
   math: string;
   seeded: string;
+  fresh: string;
   restored: number | null;
+  uptime: number | null;
   child: string | null;
 }
 
@@ -107,21 +109,62 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
         expect(state.events).toEqual(['before listener', 'before log', 'after log', 'after listener']);
         expect((await answerOf(replica, ports[index]!, '/child')).child).toBe('live=1');
         states.push(state);
-        await vi.waitFor(async () => expect((await answerOf(replica, ports[index]!)).restored).toBeGreaterThan(captured - 1), {
-          timeout: 60_000,
-        });
+        const told = await vi.waitFor(
+          async () => {
+            const later = await answerOf(replica, ports[index]!);
+            expect(later.restored).toBeGreaterThan(captured - 1);
+            return later;
+          },
+          { timeout: 60_000 },
+        );
+        expect(told.uptime).toBeGreaterThanOrEqual(0);
+        expect(told.restored! + told.uptime!).toBeLessThanOrEqual(Date.now() + 1);
         const jps = run(join(home, 'bin/jps'), []);
         await jps.ended;
         expect(jps.stdout).toContain(`${replica.pid} Web\n`);
         const jcmd = run(join(home, 'bin/jcmd'), [String(replica.pid), 'VM.uptime']);
         expect((await jcmd.ended).code, jcmd.stderr).toBe(0);
+        const jstat = run(join(home, 'bin/jstat'), ['-gcutil', String(replica.pid)]);
+        expect((await jstat.ended).code, jstat.stderr).toBe(0);
         expect(replica.stdout).not.toContain('Full thread dump');
+        expect(replica.stderr).not.toContain('are not used');
       }
-      for (const one of ['secure', 'local', 'math'] as const) expect(states[0]![one]).not.toBe(states[1]![one]);
+      for (const one of ['secure', 'local', 'math', 'fresh'] as const) expect(states[0]![one]).not.toBe(states[1]![one]);
       // Its own seed is its own affair.
       expect(states[0]!.seeded).toBe(states[1]!.seeded);
       expect(states[0]!.pid).not.toBe(before.pid);
       expect(readFileSync(service.log, 'utf8')).toBe('restored\nrestored\n');
+    });
+
+    it("the virtual machine's own logs, recording and debugger go on", async () => {
+      const directory = makeDirectory();
+      const debugPort = await freePort();
+      const service = await startWeb(java, {
+        jvm: [
+          `-Xlog:gc:file=${directory}/gc.log`,
+          `-XX:StartFlightRecording=settings=default,filename=${directory}/at-exit.jfr`,
+          `-agentlib:jdwp=transport=dt_socket,server=y,suspend=n,address=127.0.0.1:${debugPort}`,
+        ],
+      });
+      await capture(service);
+      const logged = readFileSync(join(directory, 'gc.log'), 'utf8');
+      const restored = warpTool(['restore', service.image]);
+      await answerOf(restored, service.port);
+      const jcmd = async (...args: string[]): Promise<string> => {
+        const asked = run(join(home, 'bin/jcmd'), [String(restored.pid), ...args]);
+        expect((await asked.ended).code, asked.stderr).toBe(0);
+        return asked.stdout;
+      };
+      await jcmd('GC.run');
+      const since = readFileSync(join(directory, 'gc.log'), 'utf8');
+      expect(since.startsWith(logged)).toBe(true);
+      expect(since.slice(logged.length)).toMatch(/Pause Full \(Diagnostic Command\)/);
+      expect(await jcmd('JFR.check')).toMatch(/^Recording 1: .*\(running\)$/m);
+      await jcmd('JFR.dump', 'name=1', `filename=${directory}/dump.jfr`);
+      const jfr = run(join(home, 'bin/jfr'), ['print', '--events', 'jdk.GarbageCollection', join(directory, 'dump.jfr')]);
+      expect((await jfr.ended).code, jfr.stderr).toBe(0);
+      expect(jfr.stdout).toMatch(/cause = "Diagnostic Command"/);
+      expect(await exchange(debugPort, 'JDWP-Handshake')).toBe('JDWP-Handshake');
     });
 
     it('a resource that throws makes the checkpoint fail, and the application goes on', async () => {

@@ -152,6 +152,13 @@ describe('restore', () => {
     await restore(again).output(/^tick \d+ b'a value that is longer than the first' b'new' b'C.UTF-8'$/m);
   });
 
+  it('says that nobody asked for the arguments behind --', async () => {
+    const { target } = await startProgram('threads_registers', firstVariant());
+    const image = await checkpointAndEnd(target);
+    const restored = await restoreProgram(image, undefined, ['--', 'one', 'two']);
+    expect(restored.stderr).toMatch(/^warp-restore: warn: the arguments behind -- are not used: [^\n]+\n$/);
+  });
+
   it('needs no mapped file with --self-contained', async () => {
     const scratch = makeDirectory();
     const copy = join(scratch, 'program');

@@ -112,7 +112,7 @@ struct warp_control {
 
   /* Version 3. What stands behind -- at the restore, for programs that ask; a NUL behind each. */
   uint32_t arguments_size;
-  uint32_t reserved_4;
+  uint32_t takes_arguments; /* 1: the program asks for them; the engine's own, until the capture */
   char arguments[WARP_ARGUMENTS_ROOM];
 
   /* Version 4. What --stats writes, to which the engine adds the end: when it lets the threads go on. */

@@ -332,7 +332,8 @@ static void vm_started(environment tools, environment jni, reference thread) {
   (void)tools, (void)thread;
   find_counters();
   java_heap_begin();
-  if (start_agent(jni)) return;
+  warp_control.takes_arguments = start_agent(jni);
+  if (warp_control.takes_arguments) return;
   char line[4300];
   size_t n = format(line, sizeof line, "warp-tool: the Java agent cannot be started from %s: no resource will be told of checkpoints; build it anew, or run with --no-java-agent\n", java.jar);
   write_fully(2, line, n);

@@ -313,6 +313,8 @@ int restore_memory(struct restore *restore) {
   }
   if (control->version < 3 && restore->options.arguments_size > 0) return fail(&restore->failure, "%s: the engine in it takes no arguments: restore without them", image->path);
   if (control->version >= 3) {
+    if (restore->options.arguments_size > 0 && !control->takes_arguments)
+      log_warn("the arguments behind -- are not used: only Java programs that were started by `warp-tool run` ask for them; give others variables by --env");
     control->arguments_size = restore->options.arguments_size;
     copy_bytes(control->arguments, restore->options.arguments, restore->options.arguments_size);
   }

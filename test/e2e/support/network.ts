@@ -13,6 +13,21 @@ export function readAll(port: number): Promise<string> {
   });
 }
 
+/** As many bytes as were sent, of what a TCP server on this host answers to a text. */
+export function exchange(port: number, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(text));
+    let answer = '';
+    socket.setEncoding('latin1').setTimeout(60_000, () => socket.destroy(new Error(`port ${port}: no answer`)));
+    socket.on('data', (data: string) => {
+      answer += data;
+      if (answer.length >= text.length) socket.end(() => resolve(answer));
+    });
+    socket.on('error', reject);
+    socket.on('end', () => resolve(answer));
+  });
+}
+
 /** The JSON document at a URL of a server on this host, over a connection of its own. */
 export async function getJson<T>(port: number, path = '/'): Promise<T> {
   const response = await fetch(`http://127.0.0.1:${port}${path}`, {
