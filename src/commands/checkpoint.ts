@@ -5,7 +5,7 @@ import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
 import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
-import { keyFlags } from './keys.js';
+import { keyFlags, nativeKeyArguments } from './keys.js';
 
 const { parent } = notYetFlags;
 
@@ -17,6 +17,7 @@ export default class Checkpoint extends DocumentCommand {
     '<%= config.bin %> checkpoint 1234 --to /tmp/image',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running --timeout 30',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --compression lz4',
+    '<%= config.bin %> checkpoint 1234 --to /tmp/image --encryption-key-env IMAGE_KEY',
   ];
   static override args = {
     pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }),
@@ -53,9 +54,6 @@ export default class Checkpoint extends DocumentCommand {
   async run(): Promise<CheckpointResult> {
     const { args, flags } = await this.parse(Checkpoint);
     refuseUnsupported(flags);
-    for (const name of Object.keys(keyFlags) as (keyof typeof keyFlags)[])
-      if (flags[name] !== undefined)
-        throw new Failure(`--${name} is not supported by this version of the engine; use \`warp-tool encrypt\` on the image`);
     refuseUrl(flags.to, 'use a local directory, then `warp-tool push`');
     if (!/^[1-9][0-9]*$/.test(args.pid))
       throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
@@ -70,6 +68,7 @@ export default class Checkpoint extends DocumentCommand {
     if (flags['self-contained']) argv.push('--self-contained');
     if (flags.timeout !== undefined) argv.push('--timeout', flags.timeout);
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
+    argv.push(...(await nativeKeyArguments(flags, (message) => this.warnUser(message))));
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
 
     const progress = new Progress(`checkpoint ${args.pid}`);

@@ -1,7 +1,7 @@
 /* oxlint-disable vitest/expect-expect -- many assertions are in restoreProgram and inEachWay */
 /** Encrypted images of real programs: restored at once and while they run, without the key in their memory, and refused when anything was changed. */
 import { hkdfSync, randomBytes } from 'node:crypto';
-import { chownSync, closeSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, closeSync, existsSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { withImage } from '../../src/elf/image.js';
@@ -9,7 +9,7 @@ import { xxh64 } from '../../src/elf/xxh64.js';
 import { firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
 import { freePort, readAll, untilListening } from './support/network.js';
-import { checkpointAndEnd, killAll, type Program, restore, start, warpTool } from './support/program.js';
+import { checkpointAndEnd, killAll, type Program, restore, run, start as startTarget, warpTool } from './support/program.js';
 
 afterEach(killAll);
 
@@ -94,10 +94,10 @@ const loaders = ['userfaultfd-user', 'signals'].flatMap((faults) => [
   ['--concurrent', '--load-faults', faults, '--load-concurrency', '0'],
   ['--concurrent', '--load-faults', faults, '--load-concurrency', '2'],
 ]);
-const eager = [['--no-concurrent'], ['--no-concurrent', '--verify'], ['--no-direct-map', '--no-concurrent']];
+const eager = [['--no-concurrent'], ['--no-concurrent', '--verify']];
 
 describe('an image made by encrypt', () => {
-  it.each(['memory_kinds', 'memory_memfd', 'memory_shared', 'threads_registers', 'mutex_owner', 'memory_fork', 'loading'])(
+  it.each(['memory_kinds', 'memory_memfd', 'memory_shared', 'threads_registers', 'memory_fork', 'loading'])(
     '%s: comes back, read at once or while it runs',
     async (program) => {
       const { target } = await startProgram(program, variant);
@@ -111,7 +111,11 @@ describe('an image made by encrypt', () => {
   );
 
   it.skipIf(!command('python3'))('python3: the program has neither the keys nor the variable when its memory is loaded', async () => {
-    const target = start(command('python3')!, [projectFile('test/e2e/fixtures/threads.py'), makeDirectory(), String(await freePort())]);
+    const target = startTarget(command('python3')!, [
+      projectFile('test/e2e/fixtures/threads.py'),
+      makeDirectory(),
+      String(await freePort()),
+    ]);
     const port = Number((await target.output(/^port (\d+)$/m))[1]);
     await target.output(/^tick 20$/m);
     const [state] = (await readAll(port)).split(' ');
@@ -160,6 +164,123 @@ describe('an image made by encrypt', () => {
     const restored = await restoreProgram(image, undefined, ['--concurrent', '--load-concurrency', '1', ...withKey()]);
     await until(() => inMemory(restored.pid, needles).length === 0, 'the key is gone when all memory is loaded');
     await restored.goesOn();
+  });
+});
+
+describe('an encrypted checkpoint', () => {
+  const packings = [[], ['--compression', 'lz4'], ['--compression', 'lz4', '--chunk-size', '16', '--compression-level', '4']];
+
+  /** All that the commands say of an image. */
+  async function described(image: string, ...flags: string[]): Promise<unknown[]> {
+    const documents: unknown[] = [];
+    for (const name of ['threads', 'maps'])
+      documents.push({ ...(JSON.parse(await tool(name, image, '--json', ...flags)) as object), image: '' });
+    return documents;
+  }
+
+  it.each(['memory_kinds', 'memory_memfd', 'memory_shared', 'mutex_owner'])(
+    '%s: has the form that encrypt gives, and comes back',
+    async (program, chosen) => {
+      for (const packing of chosen) {
+        const { target } = await startProgram(program, variant);
+        const image = await checkpointAndEnd(target, [...packing, ...withKey()]);
+        const stoppedAfter = lastTick(target.stdout);
+        for (const flags of [['--no-concurrent', '--verify'], ['--concurrent']])
+          await (await restoreProgram(image, stoppedAfter, [...flags, ...withKey()])).kill();
+        await tool('validate', image);
+        await tool('validate', image, ...withKey());
+        const open = join(makeDirectory(), 'decrypted');
+        await tool('decrypt', image, '-o', open, ...withKey());
+        await tool('validate', open);
+        expect(await described(image, ...withKey())).toEqual(await described(open));
+        expect(readFileSync(core(open)).readUInt32LE(64 + 12) & 8).toBe(0);
+        await (await restoreProgram(open, stoppedAfter)).kill();
+        // Encrypted again by the command it differs in salt, and so in ciphertext, but in no size and place.
+        const again = await encrypted(open);
+        const layout = async (one: string): Promise<unknown> =>
+          withImage(core(one), async ({ outermost: { chunks, metadataSize, file } }) => ({
+            size: file.size,
+            metadataSize,
+            chunks: Array.from({ length: chunks.length }, (_, at) => [
+              chunks.contentOffset(at),
+              chunks.contentSize(at),
+              chunks.fileOffset(at),
+              chunks.storedSize(at),
+              chunks.flags(at),
+            ]),
+          }));
+        expect(await layout(again)).toEqual(await layout(image));
+        for (const secret of ['memory_', 'PATH=', '/proc/', target.pid.toString().padStart(64)])
+          expect(readFileSync(core(image)).includes(secret)).toBe(false);
+      }
+    },
+  );
+
+  it('with --leave-running, again and again, by the command line; the next generation too', async () => {
+    const { target } = await startProgram('memory_kinds', variant);
+    const images: string[] = [];
+    for (const packing of packings) {
+      const image = join(makeDirectory(), 'image');
+      const text = await tool('checkpoint', String(target.pid), '--to', image, '--leave-running', ...packing, ...withKey());
+      expect(text).toContain(core(image));
+      images.push(image);
+      await target.goesOn();
+    }
+    const salts = await Promise.all(images.map(imageKey));
+    expect(new Set(salts.map((salt) => salt.toString('hex'))).size).toBe(images.length);
+    await target.kill();
+    const restored = await restoreProgram(images[1]!, undefined, [...withKey(), '--concurrent']);
+    const next = await checkpointAndEnd(restored, withKey());
+    await restoreProgram(next, lastTick(restored.stdout), withKey());
+  });
+
+  it('neither key is in the image or in the program, whichever way the image is made', async () => {
+    for (const packing of [[], ['--compression', 'lz4'], ['--leave-running']]) {
+      const { target } = await startProgram('memory_kinds', variant);
+      const image = join(makeDirectory(), 'image');
+      const client = run(
+        projectFile('native/build/warp-checkpoint'),
+        [String(target.pid), '--to', image, '--encryption-key-env', 'IMAGE_KEY', ...packing],
+        {
+          environment: { IMAGE_KEY: KEY.toString('hex') },
+        },
+      );
+      expect([(await client.ended).code, client.stderr]).toEqual([0, '']);
+      const needles = { ...forms('user', KEY), ...forms('image', await imageKey(image)), variable: Buffer.from('IMAGE_KEY') };
+      if (packing[0] === '--leave-running') {
+        expect(inMemory(target.pid, needles)).toEqual([]);
+        await target.goesOn();
+        await target.kill();
+      }
+      const open = join(makeDirectory(), 'decrypted');
+      await tool('decrypt', image, '-o', open, ...withKey());
+      const plain = join(makeDirectory(), 'plain');
+      await tool(...(packing[0] === '--compression' ? ['decompress', open, '-o', plain] : ['compress', open, '-o', plain]));
+      for (const file of [image, open, plain]) {
+        const bytes = readFileSync(core(file));
+        expect(
+          Object.keys(needles).filter((name) => bytes.includes(needles[name as keyof typeof needles]!)),
+          file,
+        ).toEqual([]);
+      }
+    }
+  });
+
+  it('what is no key is refused before the program is touched, and nothing is left behind', async () => {
+    const { target } = await startProgram('memory_kinds', variant);
+    const image = join(makeDirectory(), 'image');
+    for (const [flags, message] of [
+      [['--encryption-key-file', '/nowhere/key'], /cannot read the key in \/nowhere\/key/],
+      [['--encryption-key-env', 'NO_SUCH_KEY'], /variable NO_SUCH_KEY with the key is not set/],
+      [['--encryption-key-file', writeKey('short')], /holds no key: it has 5 bytes/],
+      [[...withKey(), '--encryption-key-env', 'K'], /give one/],
+    ] as [string[], RegExp][]) {
+      const client = run(projectFile('native/build/warp-checkpoint'), [String(target.pid), '--to', image, ...flags]);
+      expect((await client.ended).code).toBe(2);
+      expect(client.stderr).toMatch(message);
+      expect(existsSync(image)).toBe(false);
+    }
+    await target.goesOn();
   });
 });
 

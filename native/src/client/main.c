@@ -2,18 +2,22 @@
 #include <linux/un.h>
 
 #include "../base/lz4.h"
+#include "../image/encryption.h"
 #include "../base/socket_constants.h"
 #include "../program/program.h"
 
 static const char usage[] =
     "usage: warp-checkpoint PID --to DIR [--leave-running] [--self-contained] [--timeout SECONDS]\n"
     "                       [--compression none|lz4] [--compression-level 1-9] [--chunk-size KIB]\n"
+    "                       [--encryption-key-file FILE | --encryption-key-env NAME]\n"
     "                       [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
     "\n"
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
     "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
     "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image. What is compressed as one,\n"
     "and loaded as one, is a chunk: of 4 to 256 KiB, 256 by default.\n"
+    "With a key (64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are) the image is encrypted\n"
+    "with AES-256-GCM; the key itself gets into neither the image nor the program.\n"
     "\n"
     "As an engine of older CRaC JDKs (-XX:CREngine): warp-checkpoint checkpoint|restore|restorewait DIR\n";
 
@@ -28,6 +32,8 @@ struct options {
   const char *log_level;
   const char *stats;
   bool json;
+  const char *key_file, *key_variable;
+  char key_digits[2 * KEY_SIZE + 1]; /* empty: not encrypted */
 };
 
 /* ---- output ---- */
@@ -179,14 +185,17 @@ static void handle_line(const struct options *options, char *line, struct outcom
   }
 }
 
-static int converse(const struct options *options, int fd) {
+static int converse(struct options *options, int fd) {
   static char buffer[16384];
   size_t length = 0;
   struct outcome outcome = {false, 0};
-  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
+                    options->key_digits[0] == 0 ? "" : "encryption-key=", options->key_digits, options->key_digits[0] == 0 ? "" : "\n",
                     options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
   /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
   bool asked = sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) == (long)n;
+  wipe(buffer, n);
+  wipe(options->key_digits, sizeof options->key_digits);
   for (;;) {
     long got = sys(read, fd, buffer + length, sizeof buffer - 1 - length);
     if (got == -EINTR) continue;
@@ -248,6 +257,10 @@ static int parse_options(int argc, char **argv, struct options *options) {
       const char *at = value;
       options->chunk_kib = (uint32_t)parse_decimal(&at);
       if (at == value || *at != 0 || options->chunk_kib < 4 || options->chunk_kib > 256 || options->chunk_kib % 4 != 0) return failed_with(options, "--chunk-size %s: choose a multiple of 4 (KiB), from 4 to 256", value);
+    } else if (option_with_value(argc, argv, &i, "--encryption-key-file", &value)) {
+      options->key_file = value;
+    } else if (option_with_value(argc, argv, &i, "--encryption-key-env", &value)) {
+      options->key_variable = value;
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
       if (!log_level_parse(value, &level)) return failed_with(options, "--log-level %s: choose error, warn, info or debug", value);
       options->log_level = value;
@@ -269,8 +282,22 @@ static int parse_options(int argc, char **argv, struct options *options) {
   return 0;
 }
 
-static int take_checkpoint(const struct options *given) {
+static int read_key(struct options *options, char **environment) {
+  static const char digits[] = "0123456789abcdef";
+  struct failure failure = {.text = ""};
+  uint8_t key[KEY_SIZE];
+  int result = 0;
+  if (options->key_file != NULL && options->key_variable != NULL) return failed_with(options, "--encryption-key-file and --encryption-key-env name a key each: give one");
+  if (options->key_file == NULL && options->key_variable == NULL) return 0;
+  result = options->key_file != NULL ? key_read_file(options->key_file, key, &failure) : key_take_variable(environment, options->key_variable, key, &failure);
+  for (size_t i = 0; result == 0 && i < sizeof key; i++) options->key_digits[2 * i] = digits[key[i] >> 4], options->key_digits[2 * i + 1] = digits[key[i] & 15];
+  wipe(key, sizeof key);
+  return result < 0 ? failed(options, failure.text) : 0;
+}
+
+static int take_checkpoint(struct options *given) {
   struct options options = *given;
+  wipe(given->key_digits, sizeof given->key_digits);
   uint64_t namespace = 0;
   uint32_t inner_pid = 0, uid = 0;
   int status = find_process(&options, &namespace, &inner_pid, &uid);
@@ -353,5 +380,6 @@ int program_main(int argc, char **argv, char **environment) {
   if (argc == 3 && strings_equal(argv[1], "checkpoint")) return checkpoint_parent(argv[2], environment);
   if (argc == 3 && (strings_equal(argv[1], "restore") || strings_equal(argv[1], "restorewait"))) return restore_as_jvm(argv[2], environment);
   int status = parse_options(argc, argv, &options);
+  if (status == 0) status = read_key(&options, environment);
   return status != 0 ? status : take_checkpoint(&options);
 }

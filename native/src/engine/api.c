@@ -43,7 +43,22 @@ static enum warp_result wait_for_answer(int fd, uint32_t generation) {
   }
 }
 
-int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level) {
+/* Wipes it. */
+static long send_key(int fd, uint8_t key[KEY_SIZE]) {
+  static const char digits[] = "0123456789abcdef", name[] = "encryption-key=";
+  char line[sizeof name + 2 * KEY_SIZE];
+  size_t length = sizeof name - 1;
+  copy_bytes(line, name, length);
+  for (size_t i = 0; i < KEY_SIZE; i++) line[length++] = digits[key[i] >> 4], line[length++] = digits[key[i] & 15];
+  line[length++] = '\n';
+  const long sent = sys(sendto, fd, line, length, MSG_NOSIGNAL_);
+  wipe(line, sizeof line);
+  wipe(key, KEY_SIZE);
+  wipe_stack();
+  return sent == (long)length ? 0 : -EPIPE;
+}
+
+int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level, uint8_t *key) {
   char path[4200], request[4600], working_directory[4096];
   struct sockaddr_un address;
   const uint32_t generation = warp_control.generation;
@@ -59,6 +74,8 @@ int engine_ask(const char *directory, bool leave_running, bool self_contained, i
   if (fd < 0) return failed("cannot reach the engine: %s", error_text(fd));
   size_t size = engine_socket_address(&address);
   long error = sys(connect, fd, &address, size);
+  /* The engine begins with the empty line: by then the key is in no memory of this thread. */
+  if (key != NULL && error == 0) error = send_key((int)fd, key);
   size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, leave_running, self_contained, lz4_level);
   if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
   enum warp_result result = error < 0 ? failed("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
@@ -67,7 +84,7 @@ int engine_ask(const char *directory, bool leave_running, bool self_contained, i
 }
 
 PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
-  return (enum warp_result)engine_ask(directory, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0);
+  return (enum warp_result)engine_ask(directory, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0, NULL);
 }
 
 PUBLIC const char *warp_error(void) { return last_error; }

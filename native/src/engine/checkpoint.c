@@ -103,6 +103,7 @@ static void init_tables(struct capture *capture) {
   TABLE(guards, GUARDS, guard);
   TABLE(chunks, CHUNKS, chunk);
   TABLE(tags, TAGS, tag);
+  TABLE(encrypted_chunks, CHUNKS, chunk);
 #undef TABLE
   list_init(&capture->object_sources, arena, sizeof(struct object_source));
   list_init(&capture->pieces, arena, sizeof(struct piece));
@@ -131,7 +132,30 @@ static _Noreturn void out_of_memory(size_t size, long error) {
   freeze_call_failed();
 }
 
+/* The key of the image takes the place of the user's, of which nothing stays. */
+static int begin_sealing(struct capture *capture) {
+  char *const digits = capture->request->key_digits;
+  if (digits == NULL) return 0;
+  uint8_t key[KEY_SIZE], image_key[KEY_SIZE];
+  static const uint8_t no_id[IMAGE_ID_SIZE];
+  const size_t size = string_length(digits);
+  const int result = key_parse(digits, size, "the request", false, key, capture->failure);
+  wipe(digits, size);
+  if (result == 0) {
+    struct sealing *sealing = arena_allocate(&capture->arena, sizeof *sealing);
+    sys(getrandom, sealing->salt, sizeof sealing->salt, 0);
+    image_key_derive(key, sealing->salt, image_key);
+    image_cipher_begin(&sealing->cipher, image_key, no_id);
+    capture->sealing = sealing;
+  }
+  wipe(key, sizeof key);
+  wipe(image_key, sizeof image_key);
+  wipe_stack();
+  return result;
+}
+
 static int take(struct capture *capture, struct target *target) {
+  if (begin_sealing(capture) < 0) return -1;
   /* The program runs on meanwhile. */
   capture->fixed_calls = release_find_calls(&capture->arena);
   capture->stopping_ns = clock_ns(CLOCK_MONOTONIC_);
@@ -147,6 +171,7 @@ static int take(struct capture *capture, struct target *target) {
   capture_threads(capture);
   capture_cached_ids(capture);
   capture_image(capture);
+  if (capture->sealing != NULL) copy_bytes(capture->sealing->cipher.image_id, table_at(&capture->image, struct warp_image_record, 0)->image_id, IMAGE_ID_SIZE);
   capture_tags(capture);
   java_heap_release_unused();
   if (capture_memory_areas(capture) < 0) return -1;
@@ -184,10 +209,10 @@ static int complete(struct capture *capture, struct target *target) {
   const uint64_t content_bytes = capture->content_end - capture->metadata_size, stored_bytes = capture->bytes_written - capture->metadata_size;
   const uint64_t hundredths = stored_bytes == 0 ? 100 : content_bytes * 100 / stored_bytes;
   client_send(request,
-              "S{\"freeze_us\":%lu,\"collect_us\":%lu,\"scan_us\":%lu,\"write_us\":%lu,\"sync_us\":%lu,\"total_us\":%lu,\"paused_us\":%lu,\"bytes_written\":%lu,\"image_bytes\":%lu,\"content_bytes\":%lu,\"stored_bytes\":%lu,\"repeated_bytes\":%lu,\"compression\":\"%s\",\"ratio\":%lu.%02lu,\"threads\":%lu,\"memory_areas\":%lu,\"segments\":%lu}",
+              "S{\"freeze_us\":%lu,\"collect_us\":%lu,\"scan_us\":%lu,\"write_us\":%lu,\"sync_us\":%lu,\"total_us\":%lu,\"paused_us\":%lu,\"bytes_written\":%lu,\"image_bytes\":%lu,\"content_bytes\":%lu,\"stored_bytes\":%lu,\"repeated_bytes\":%lu,\"compression\":\"%s\",\"encryption\":\"%s\",\"ratio\":%lu.%02lu,\"threads\":%lu,\"memory_areas\":%lu,\"segments\":%lu}",
               (capture->frozen_ns - capture->stopping_ns) / 1000, (capture->collected_ns - capture->frozen_ns) / 1000, (capture->scanned_ns - capture->collected_ns) / 1000, (written_ns - capture->scanned_ns) / 1000,
               (durable_ns - written_ns) / 1000, (durable_ns - capture->started_ns) / 1000, ((capture->released_ns != 0 ? capture->released_ns : durable_ns) - capture->stopping_ns) / 1000, capture->bytes_written,
-              capture->file_end, content_bytes, stored_bytes, capture->repeated_bytes, request->lz4_level > 0 ? "lz4" : "none", hundredths / 100, hundredths % 100, capture->threads.records.count, capture->vmas.records.count, capture->segments.count);
+              capture->file_end, content_bytes, stored_bytes, capture->repeated_bytes, request->lz4_level > 0 ? "lz4" : "none", capture->sealing != NULL ? "aes-256-gcm" : "none", hundredths / 100, hundredths % 100, capture->threads.records.count, capture->vmas.records.count, capture->segments.count);
   return 0;
 }
 
@@ -275,6 +300,7 @@ int checkpoint(struct request *request, struct failure *failure) {
     if (result == 0) java_go_on(JAVA_LEFT_RUNNING);
   }
   target_discard(&target);
+  if (capture->sealing != NULL) wipe(capture->sealing, sizeof *capture->sealing);
   arena_release(&capture->arena);
   if (result == 0) send_done(request, &image);
   return result;

@@ -35,6 +35,7 @@ struct crlib_conf {
   bool compression_wanted;
   bool direct_map, direct_map_given, concurrent, concurrent_given;
   char load_concurrency[8];
+  char key_file[4096], key_variable[256]; /* at most one; the key itself is read when it is needed, and kept nowhere */
   struct engine_tag *tags;     /* for the next checkpoint */
   struct engine_tag *required; /* of the next restore */
   size_t restore_data_size;
@@ -96,6 +97,9 @@ static const crlib_conf_option_t options[] = {
     {"compression", CRLIB_CONF_OPTION_CHECKPOINT, "true/false", "false", "compress the image"},
     {"compression.algorithm", CRLIB_CONF_OPTION_CHECKPOINT, "lz4", "lz4", "how to compress"},
     {"compression.level", CRLIB_CONF_OPTION_CHECKPOINT, "1-9", "1", "1 is fast, 9 small"},
+    {"encryption.key.file", CRLIB_CONF_OPTION_CHECKPOINT | CRLIB_CONF_OPTION_RESTORE, "path", NULL, "encrypt the image with the key in this file, or decrypt it"},
+    {"encryption.key.env", CRLIB_CONF_OPTION_CHECKPOINT | CRLIB_CONF_OPTION_RESTORE, "variable", NULL, "likewise, with 64 hexadecimal digits in an environment variable, which is wiped"},
+    {"encryption.algorithm", CRLIB_CONF_OPTION_CHECKPOINT, "aes-256-gcm", "aes-256-gcm", "how to encrypt"},
     {"self_contained", CRLIB_CONF_OPTION_CHECKPOINT, "true/false", "false", "store unmodified pages of mapped files too"},
     {"direct_map", CRLIB_CONF_OPTION_RESTORE, "true/false", "true", "map the content of plain images rather than read it"},
     {"concurrent", CRLIB_CONF_OPTION_RESTORE, "true/false", "true for compressed images", "load memory while the program runs"},
@@ -159,6 +163,19 @@ static bool configure(crlib_conf_t *conf, const char *key, const char *value) {
     complain("%s=%s: this version compresses with lz4 only", key, value);
     return false;
   }
+  if (strings_equal(key, "encryption.key.file") || strings_equal(key, "encryption.key.env")) {
+    const bool is_file = strings_equal(key, "encryption.key.file");
+    if ((is_file ? conf->key_variable : conf->key_file)[0] != 0) {
+      complain("encryption.key.file and encryption.key.env name a key each: give one");
+      return false;
+    }
+    return is_file ? set_text(key, value, conf->key_file, sizeof conf->key_file) : set_text(key, value, conf->key_variable, sizeof conf->key_variable);
+  }
+  if (strings_equal(key, "encryption.algorithm")) {
+    if (strings_equal(value, "aes-256-gcm")) return true;
+    complain("%s=%s: this version encrypts with aes-256-gcm only", key, value);
+    return false;
+  }
   if (strings_equal(key, "direct_map")) return conf->direct_map_given = set_switch(key, value, &conf->direct_map);
   if (strings_equal(key, "concurrent")) return conf->concurrent_given = set_switch(key, value, &conf->concurrent);
   if (strings_equal(key, "load_concurrency")) return in_range(key, value, 0, 64) && set_text(key, value, conf->load_concurrency, sizeof conf->load_concurrency);
@@ -187,15 +204,31 @@ static void destroy_conf(crlib_conf_t *conf) {
 
 /* ---- checkpoint ---- */
 
+extern __attribute__((weak)) char **environ;
+
+/* The key for the image, NULL for none; false when it cannot be read. */
+static bool read_key(const crlib_conf_t *conf, uint8_t key[KEY_SIZE], uint8_t **ret) {
+  struct failure failure = {.text = ""};
+  *ret = NULL;
+  if (conf->key_file[0] == 0 && conf->key_variable[0] == 0) return true;
+  *ret = key;
+  if (conf->key_file[0] != 0 ? key_read_file(conf->key_file, key, &failure) == 0 : key_take_variable(&environ == NULL ? NULL : environ, conf->key_variable, key, &failure) == 0) return true;
+  complain("%s", failure.text);
+  return false;
+}
+
 static int take_checkpoint(crlib_conf_t *conf) {
   if (conf == NULL) return -1;
   if (conf->image_location[0] == 0) {
     complain("image_location is not set: name a directory for the image");
     return -1;
   }
+  uint8_t key[KEY_SIZE], *used_key;
+  if (!read_key(conf, key, &used_key)) return -1;
   engine_tags = conf->tags;
   enum warp_result result =
-      engine_ask(conf->image_location, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0);
+      engine_ask(conf->image_location, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, used_key);
+  wipe(key, sizeof key);
   engine_tags = NULL;
   if (result != WARP_FAILED) return 0;
   complain("%s", warp_error());
@@ -227,6 +260,7 @@ static int read_tags(const char *location, struct crlib_user_data_storage *ret, 
     n = read_fully((int)fd, ret->notes, anchor.notes_size, anchor.notes_offset);
   }
   sys(close, fd);
+  if (placed && (anchor.flags & WARP_IMAGE_ENCRYPTED) != 0) return fail(failure, "%s: it is encrypted, so that its labels and user data cannot be compared here", path);
   if (!placed || n != (long)anchor.notes_size) return fail(failure, "%s: not an image of this version, or damaged: take a new checkpoint", path);
   return view_find(&ret->tags, &ret->arena, ret->notes, anchor.notes_size, anchor.notes_offset, path, WARP_NOTE_TAGS, sizeof(struct warp_tag_record), failure);
 }
@@ -306,8 +340,6 @@ static bool find_restorer(char *ret, size_t size) {
   return found;
 }
 
-extern __attribute__((weak)) char **environ;
-
 static int restore(crlib_conf_t *conf) {
   char restorer[4200], data[2 * WARP_RESTORE_DATA_ROOM + 1];
   if (conf == NULL) return -1;
@@ -328,6 +360,8 @@ static int restore(crlib_conf_t *conf) {
   if (conf->concurrent_given) argv[count++] = conf->concurrent ? "--concurrent" : "--no-concurrent";
   if (conf->keep_pid) argv[count++] = "--keep-pid";
   if (conf->load_concurrency[0] != 0) argv[count++] = "--load-concurrency", argv[count++] = conf->load_concurrency;
+  if (conf->key_file[0] != 0) argv[count++] = "--encryption-key-file", argv[count++] = conf->key_file;
+  if (conf->key_variable[0] != 0) argv[count++] = "--encryption-key-env", argv[count++] = conf->key_variable;
   if (conf->log_level[0] != 0) argv[count++] = "--log-level", argv[count++] = conf->log_level;
   if (conf->restore_data_size > 0) {
     for (size_t i = 0; i < conf->restore_data_size; i++) format(data + 2 * i, 3, "%02x", conf->restore_data[i]);
@@ -444,6 +478,7 @@ static const char *configuration_doc(crlib_conf_t *conf) {
   return "* image_location=<path> - directory of the image\n"
          "* keep_running=<true/false> (default: false) - the process goes on after its checkpoint\n"
          "* compression=<true/false> (default: false), compression.algorithm=lz4, compression.level=<1-9> (default: 1)\n"
+         "* encryption.key.file=<path> or encryption.key.env=<variable>, encryption.algorithm=aes-256-gcm - encrypt the image, or decrypt it\n"
          "* self_contained=<true/false> (default: false) - store unmodified pages of mapped files too\n"
          "* direct_map=<true/false> (default: true) - map plain images rather than read them\n"
          "* concurrent=<true/false> (default: true for compressed images), load_concurrency=<0-64> - load memory while the program runs\n"

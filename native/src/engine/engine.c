@@ -156,6 +156,7 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
     if (starts_with(line, "chunk-kib=")) request->chunk_kib = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "lz4-level=")) request->lz4_level = (uint32_t)parse_decimal(&value);
+    if (starts_with(line, "encryption-key=")) request->key_digits = (char *)value;
     if (starts_with(line, "timeout-ms=") && *value != '0') request->timeout_ms = request->hooks_timeout_ms = parse_decimal(&value);
     if (starts_with(line, "log-level=")) log_level_parse(value, level);
     line = end + 1;
@@ -195,7 +196,10 @@ static void serve(int client) {
     client_send(&request, "Eprocess %ld belongs to user %ld and takes no commands from user %u", sys(getpid), sys(geteuid), peer.uid);
     return;
   }
-  if (!read_request(client, text, sizeof text)) return;
+  if (!read_request(client, text, sizeof text)) {
+    wipe(text, sizeof text);
+    return;
+  }
   enum log_level usual = log_level;
   parse_request(text, &request, &log_level);
   log_client = client;
@@ -208,6 +212,7 @@ static void serve(int client) {
     client_send(&request, "E%s", failure.text);
     java_go_on(JAVA_FAILED);
   }
+  wipe(text, sizeof text);
   log_client = -1;
   log_level = usual;
 }

@@ -2,6 +2,7 @@
 #ifndef WARP_ENGINE_H
 #define WARP_ENGINE_H
 
+#include "../image/encryption.h"
 #include "../image/tables.h"
 #include "control.h"
 
@@ -20,6 +21,7 @@ struct request {
   bool self_contained;
   uint32_t lz4_level;  /* 0: not compressed */
   uint32_t chunk_kib;  /* content of a compressed chunk, at most COMPRESSED_CHUNK_SIZE; 0: that */
+  char *key_digits;    /* of the user's key, 2 * KEY_SIZE of them, wiped before anything is captured; NULL: not encrypted */
   uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
   uint64_t hooks_timeout_ms; /* for a Java application to get ready */
   int client; /* socket of whoever asked, or NOBODY */
@@ -108,8 +110,8 @@ size_t engine_socket_address(struct sockaddr_un *ret);
 void engine_log_flush(void);
 
 /* ---- the program's own requests (api.c) ---- */
-/* As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed). */
-int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level);
+/* As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed), and a key of KEY_SIZE bytes, which is wiped (NULL: not encrypted). */
+int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level, uint8_t *key);
 
 /* ---- a capture (checkpoint.c) ---- */
 /* Labels, bitmaps, scores and user data that a JVM gives its image, or demands of one (crlib.c). */
@@ -177,6 +179,12 @@ struct object_mapping {
   uint64_t offset;
 };
 
+/* How the image is encrypted; secret. In the capture's arena: no image has it. */
+struct sealing {
+  uint8_t salt[SALT_SIZE];
+  struct image_cipher cipher;
+};
+
 struct capture {
   struct request *request;
   struct failure *failure;
@@ -189,6 +197,9 @@ struct capture {
 
   struct table image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
       pending_signals, timers, tid_references, guards, chunks, tags;
+  struct sealing *sealing;        /* NULL: the image is not encrypted */
+  struct table encrypted_chunks;  /* by chunk: what the open chunk index says */
+  uint64_t sealed_end;            /* size of the file that the image would be without encryption */
   struct list object_sources;
   struct list pieces;
   struct list runs;

@@ -129,7 +129,119 @@ static void for_each_table(struct capture *capture, void (*each)(struct table *,
 static void add_size(struct table *table, void *context) { *(uint64_t *)context += table_note_size(table); }
 static void append_note(struct table *table, void *context) { table_write(table, context); }
 
+/* Program headers before those of memory; and of an encrypted image, which shows none of memory. */
 #define FIXED_SEGMENTS 3u
+#define OPEN_SEGMENTS 2u
+
+static bool is_extended(uint64_t segment_count) { return segment_count >= PN_XNUM; }
+
+/* Behind the program headers, and the section header where their number needs one. */
+static uint64_t headers_end(uint64_t segment_count) {
+  return WARP_ANCHOR_OFFSET + sizeof(struct warp_anchor) + segment_count * sizeof(Elf64_Phdr) + (is_extended(segment_count) ? sizeof(Elf64_Shdr) : 0);
+}
+
+/* ELF header, and the section header; returns the program headers, of which the first, the anchor's, is there. */
+static Elf64_Phdr *put_headers(uint8_t *metadata, uint64_t segment_count) {
+  const uint64_t segments_offset = WARP_ANCHOR_OFFSET + sizeof(struct warp_anchor), section_offset = segments_offset + segment_count * sizeof(Elf64_Phdr);
+  Elf64_Ehdr header = {
+      .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT, ELFOSABI_NONE},
+      .e_type = ET_CORE,
+      .e_machine = ARCH_ELF_MACHINE,
+      .e_version = EV_CURRENT,
+      .e_phoff = segments_offset,
+      .e_ehsize = sizeof(Elf64_Ehdr),
+      .e_phentsize = sizeof(Elf64_Phdr),
+      .e_phnum = is_extended(segment_count) ? PN_XNUM : (uint16_t)segment_count,
+  };
+  if (is_extended(segment_count)) {
+    header.e_shoff = section_offset;
+    header.e_shentsize = sizeof(Elf64_Shdr);
+    header.e_shnum = 1;
+    const Elf64_Shdr section = {.sh_type = SHT_NULL, .sh_size = 1, .sh_info = (uint32_t)segment_count};
+    copy_bytes(metadata + section_offset, &section, sizeof section);
+  }
+  copy_bytes(metadata, &header, sizeof header);
+  Elf64_Phdr *segments = (void *)(metadata + segments_offset);
+  segments[0] = (Elf64_Phdr){.p_type = PT_WARP_ANCHOR, .p_offset = WARP_ANCHOR_OFFSET, .p_filesz = sizeof(struct warp_anchor), .p_align = 8};
+  return segments;
+}
+
+static Elf64_Phdr notes_segment(uint64_t offset, uint64_t size) { return (Elf64_Phdr){.p_type = PT_NOTE, .p_offset = offset, .p_filesz = size, .p_align = 4}; }
+
+/* The anchor, which makes the metadata complete. */
+static void put_anchor(uint8_t *metadata, struct warp_anchor anchor) {
+  copy_bytes(anchor.magic, WARP_ANCHOR_MAGIC, sizeof anchor.magic);
+  anchor.format_major = WARP_FORMAT_MAJOR;
+  anchor.format_minor = WARP_FORMAT_MINOR;
+  copy_bytes(metadata + WARP_ANCHOR_OFFSET, &anchor, sizeof anchor);
+  anchor.metadata_hash = xxh64(metadata, anchor.metadata_size);
+  copy_bytes(metadata + WARP_ANCHOR_OFFSET, &anchor, sizeof anchor);
+}
+
+/* ---- what an encrypted image shows ---- */
+
+/* The note `image` with what everybody may read. */
+static void open_image(struct capture *capture, struct table *ret) {
+  const struct warp_image_record *image = table_at(&capture->image, struct warp_image_record, 0);
+  table_init(ret, &capture->arena, WARP_NOTE_IMAGE, sizeof *image);
+  struct warp_image_record open = *image;
+  const struct warp_slice none = {0, 0};
+  struct warp_slice *const kept[] = {&open.engine_version, &open.kernel_release, &open.kernel_version, &open.cpu_model, &open.cpu_features};
+  for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) *kept[i] = table_bytes(ret, capture->image.heap.bytes + kept[i]->offset, kept[i]->length);
+  open.hostname = open.boot_id = open.executable = open.command = open.parent_location = none;
+  open.flags |= WARP_IMAGE_ENCRYPTED;
+  *(struct warp_image_record *)table_add(ret) = open;
+}
+
+/* The note `encryption` with room for sealed metadata of `size` bytes. */
+static void encryption_note(struct capture *capture, uint64_t size, struct table *ret) {
+  table_init(ret, &capture->arena, WARP_NOTE_ENCRYPTION, sizeof(struct warp_encryption_record));
+  struct warp_encryption_record *record = table_add(ret);
+  *record = (struct warp_encryption_record){.cipher = WARP_CIPHER_AES_256_GCM, .derivation = WARP_DERIVATION_HKDF_SHA256, .sealed = {0, (uint32_t)(size + TAG_SIZE)}};
+  copy_bytes(record->salt, capture->sealing->salt, sizeof record->salt);
+  buffer_add(&ret->heap, size + TAG_SIZE);
+}
+
+/* Bytes of the open metadata around sealed metadata of `size` bytes; the chunks behind it are where they will be. */
+static uint64_t open_size(struct capture *capture, uint64_t size) {
+  struct table image;
+  open_image(capture, &image);
+  const struct table encryption = {.records = {.count = 1, .item_size = sizeof(struct warp_encryption_record)}, .heap = {.size = size + TAG_SIZE}};
+  return round_up(round_up(headers_end(OPEN_SEGMENTS), 8) + table_note_size(&image) + table_note_size(&encryption) + table_note_size(&capture->chunks), PAGE_SIZE);
+}
+
+/* Of the whole metadata of the image without encryption makes the metadata that everybody may see. */
+static uint8_t *seal(struct capture *capture, const uint8_t *metadata, uint64_t size, uint64_t *ret_size) {
+  struct table image, encryption;
+  struct buffer notes, ret;
+  const uint64_t notes_offset = round_up(headers_end(OPEN_SEGMENTS), 8);
+  *ret_size = open_size(capture, size);
+  buffer_init(&notes, &capture->arena);
+  open_image(capture, &image);
+  table_write(&image, &notes);
+  const uint64_t image_payload = notes.size - table_payload_size(&image);
+  const struct table *chunks = &capture->encrypted_chunks;
+  const struct buffer open = open_data(&capture->arena, notes.bytes + image_payload, table_payload_size(&image), capture->content_end, chunks->records.items, chunks->records.count);
+  encryption_note(capture, size, &encryption);
+  metadata_seal(&capture->sealing->cipher, &open, metadata, size, encryption.heap.bytes);
+  table_write(&encryption, &notes);
+  table_write(chunks, &notes);
+  buffer_init(&ret, &capture->arena);
+  uint8_t *bytes = buffer_add(&ret, *ret_size);
+  put_headers(bytes, OPEN_SEGMENTS)[1] = notes_segment(notes_offset, notes.size);
+  copy_bytes(bytes + notes_offset, notes.bytes, notes.size);
+  put_anchor(bytes, (struct warp_anchor){
+                        .flags = table_at(&capture->image, struct warp_image_record, 0)->flags | WARP_IMAGE_ENCRYPTED,
+                        .metadata_size = *ret_size,
+                        .file_size = capture->file_end,
+                        .content_size = capture->content_end,
+                        .notes_offset = notes_offset,
+                        .notes_size = notes.size,
+                    });
+  return bytes;
+}
+
+/* ---- the whole ---- */
 
 int capture_write_image(struct capture *capture) {
   const struct buffer kernel_notes = capture->kernel_notes;
@@ -138,18 +250,16 @@ int capture_write_image(struct capture *capture) {
   uint64_t notes_room = 64 + TID_REFERENCE_ROOM * sizeof(struct warp_tid_reference_record);
   for_each_table(capture, add_size, &notes_room);
   const uint64_t segment_count = FIXED_SEGMENTS + capture->segments.count;
-  const bool extended = segment_count >= PN_XNUM;
-  const uint64_t segments_offset = WARP_ANCHOR_OFFSET + sizeof(struct warp_anchor);
-  const uint64_t section_offset = segments_offset + segment_count * sizeof(Elf64_Phdr);
-  const uint64_t kernel_notes_offset = round_up(section_offset + (extended ? sizeof(Elf64_Shdr) : 0), 8);
+  const uint64_t kernel_notes_offset = round_up(headers_end(segment_count), 8);
   const uint64_t notes_offset = round_up(kernel_notes_offset + kernel_notes.size, 8);
   const uint64_t metadata_size = round_up(notes_offset + notes_room, PAGE_SIZE);
-  if (metadata_size > WARP_LARGEST_METADATA)
-    return fail(capture->failure, "the image would have %lu bytes of metadata (threads, areas, descriptors and their data, chunks), and may have %lu", metadata_size, WARP_LARGEST_METADATA);
+  const bool compressed = capture->request->lz4_level > 0, sealed = capture->sealing != NULL;
+  const uint64_t begin = sealed ? open_size(capture, metadata_size) : metadata_size;
+  if (begin > WARP_LARGEST_METADATA)
+    return fail(capture->failure, "the image would have %lu bytes of metadata (threads, areas, descriptors and their data, chunks), and may have %lu", begin, WARP_LARGEST_METADATA);
   capture->metadata_size = metadata_size;
   capture_place_content(capture, metadata_size);
-  const bool compressed = capture->request->lz4_level > 0;
-  capture->file_end = compressed ? metadata_size : capture->content_end;
+  capture->file_end = compressed || sealed ? begin : capture->content_end;
   long error = sys(ftruncate, capture->image_fd, capture->file_end);
   if (error < 0) return fail(capture->failure, "cannot write %s/core.img: %s", capture->request->directory, error_text(error));
   log_debug("image: %lu segments, %lu bytes of metadata, %lu bytes of content", segment_count, metadata_size, capture->content_end - metadata_size);
@@ -162,28 +272,9 @@ int capture_write_image(struct capture *capture) {
   for_each_table(capture, append_note, &notes);
 
   uint8_t *bytes = buffer_add(&metadata, metadata_size);
-  Elf64_Ehdr header = {
-      .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT, ELFOSABI_NONE},
-      .e_type = ET_CORE,
-      .e_machine = ARCH_ELF_MACHINE,
-      .e_version = EV_CURRENT,
-      .e_phoff = segments_offset,
-      .e_ehsize = sizeof(Elf64_Ehdr),
-      .e_phentsize = sizeof(Elf64_Phdr),
-      .e_phnum = extended ? PN_XNUM : (uint16_t)segment_count,
-  };
-  if (extended) {
-    header.e_shoff = section_offset;
-    header.e_shentsize = sizeof(Elf64_Shdr);
-    header.e_shnum = 1;
-    const Elf64_Shdr section = {.sh_type = SHT_NULL, .sh_size = 1, .sh_info = (uint32_t)segment_count};
-    copy_bytes(bytes + section_offset, &section, sizeof section);
-  }
-  copy_bytes(bytes, &header, sizeof header);
-  Elf64_Phdr *segments = (void *)(bytes + segments_offset);
-  segments[0] = (Elf64_Phdr){.p_type = PT_WARP_ANCHOR, .p_offset = WARP_ANCHOR_OFFSET, .p_filesz = sizeof(struct warp_anchor), .p_align = 8};
-  segments[1] = (Elf64_Phdr){.p_type = PT_NOTE, .p_offset = kernel_notes_offset, .p_filesz = kernel_notes.size, .p_align = 4};
-  segments[2] = (Elf64_Phdr){.p_type = PT_NOTE, .p_offset = notes_offset, .p_filesz = notes.size, .p_align = 4};
+  Elf64_Phdr *segments = put_headers(bytes, segment_count);
+  segments[1] = notes_segment(kernel_notes_offset, kernel_notes.size);
+  segments[2] = notes_segment(notes_offset, notes.size);
   for (size_t i = 0; i < capture->segments.count; i++) {
     const struct segment *segment = list_at(&capture->segments, struct segment, i);
     segments[FIXED_SEGMENTS + i] = (Elf64_Phdr){
@@ -198,22 +289,18 @@ int capture_write_image(struct capture *capture) {
   }
   copy_bytes(bytes + kernel_notes_offset, kernel_notes.bytes, kernel_notes.size);
   copy_bytes(bytes + notes_offset, notes.bytes, notes.size);
-  struct warp_anchor anchor = {
-      .format_major = WARP_FORMAT_MAJOR,
-      .format_minor = WARP_FORMAT_MINOR,
-      .flags = table_at(&capture->image, struct warp_image_record, 0)->flags,
-      .metadata_size = metadata_size,
-      .file_size = capture->file_end,
-      .content_size = capture->content_end,
-      .notes_offset = notes_offset,
-      .notes_size = notes.size,
-  };
-  copy_bytes(anchor.magic, WARP_ANCHOR_MAGIC, sizeof anchor.magic);
-  copy_bytes(bytes + WARP_ANCHOR_OFFSET, &anchor, sizeof anchor);
-  anchor.metadata_hash = xxh64(bytes, metadata_size);
-  copy_bytes(bytes + WARP_ANCHOR_OFFSET, &anchor, sizeof anchor);
-  error = pwrite_fully(capture->image_fd, bytes, metadata_size, 0);
+  put_anchor(bytes, (struct warp_anchor){
+                        .flags = table_at(&capture->image, struct warp_image_record, 0)->flags,
+                        .metadata_size = metadata_size,
+                        .file_size = sealed ? capture->sealed_end : capture->file_end,
+                        .content_size = capture->content_end,
+                        .notes_offset = notes_offset,
+                        .notes_size = notes.size,
+                    });
+  uint64_t size = metadata_size;
+  if (sealed) bytes = seal(capture, bytes, metadata_size, &size);
+  error = pwrite_fully(capture->image_fd, bytes, size, 0);
   if (error < 0) return fail(capture->failure, "cannot write %s/core.img: %s", capture->request->directory, error_text(error));
-  capture->bytes_written += metadata_size;
+  capture->bytes_written += size;
   return 0;
 }

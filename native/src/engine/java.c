@@ -190,7 +190,7 @@ static int32_t take_checkpoint(environment jni, reference class, reference direc
   char path[4096];
   (void)class;
   get_bytes(jni, directory, path, sizeof path);
-  return engine_ask(path, keep_running != 0, false, compression);
+  return engine_ask(path, keep_running != 0, false, compression, NULL);
 }
 
 static reference last_error(environment jni, reference class) {

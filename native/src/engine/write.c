@@ -1,4 +1,4 @@
-/* Writing memory into the image: chunks with hashes, compressed where that was asked for, and the thread ids in them. */
+/* Writing memory into the image: chunks with hashes, compressed and encrypted where that was asked for, and the thread ids in them. */
 #include <linux/futex.h>
 #include <linux/sched.h>
 
@@ -15,7 +15,7 @@ struct writer {
   struct capture *capture;
   uint8_t *buffer; /* a chunk's size */
   uint8_t *other;  /* when compressing, the content of another chunk, to compare with */
-  uint8_t *output; /* when compressing, the stored bytes of a batch */
+  uint8_t *output; /* when compressing or encrypting, the stored bytes of a batch */
   void *workspace;
   const struct warp_chunk_record *chunk; /* being written */
   struct xxh64_state hash;
@@ -253,7 +253,7 @@ static void write_chunk(struct writer *writer, struct warp_chunk_record *chunk) 
   chunk->content_hash = chunk->stored_hash = xxh64_end(&writer->hash);
 }
 
-/* ---- compressed ---- */
+/* ---- compressed or encrypted ---- */
 
 /* A chunk's content in one piece: where it is in memory, when that is one stretch, else in `buffer`. */
 struct gathering {
@@ -310,27 +310,51 @@ static size_t find_same(struct writer *writer, size_t number, const uint8_t *con
   }
 }
 
-/* Compresses a few chunks and writes them together. */
+static size_t stored_size(const struct capture *capture, const struct warp_chunk_record *chunk) { return chunk->stored_size + (capture->sealing != NULL ? TAG_SIZE : 0ul); }
+
+/* The chunk's stored bytes go to `to`, encrypted where that was asked for. */
+static void store(struct writer *writer, size_t number, const uint8_t *content, uint8_t *to) {
+  struct capture *capture = writer->capture;
+  struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, number);
+  const int level = (int)capture->request->lz4_level;
+  if (level > 0) {
+    chunk_store(chunk, content, level, to, writer->workspace);
+    content = to;
+  } else {
+    chunk->flags = WARP_CHUNK_PLAIN;
+    chunk->stored_size = chunk->content_size;
+    chunk->stored_hash = chunk->content_hash;
+  }
+  if (capture->sealing == NULL) return;
+  struct warp_chunk_record *encrypted = table_at(&capture->encrypted_chunks, struct warp_chunk_record, number);
+  *encrypted = (struct warp_chunk_record){.content_offset = chunk->content_offset, .content_size = chunk->content_size, .stored_size = (uint32_t)stored_size(capture, chunk), .flags = chunk->flags | WARP_CHUNK_ENCRYPTED};
+  chunk_encrypt(&capture->sealing->cipher, chunk, content, to);
+  encrypted->stored_hash = xxh64(to, encrypted->stored_size);
+}
+
+/* Compresses or encrypts a few chunks and writes them together. */
 static void write_batch(struct writer *writer, size_t first, size_t end) {
   struct capture *capture = writer->capture;
-  const int level = (int)capture->request->lz4_level;
+  /* What is not compressed has its place: see plan_places. */
+  const uint64_t planned = capture->request->lz4_level > 0 ? 0 : table_at(&capture->chunks, struct warp_chunk_record, first)->file_offset;
   size_t used = 0;
   for (size_t i = first; i < end; i++) {
     struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, i);
     const uint8_t *content = gather(writer, chunk, writer->buffer);
     if (content == NULL) return;
     chunk->content_hash = xxh64(content, chunk->content_size);
-    const size_t same = find_same(writer, i, content);
+    /* Encrypted chunks are not stored with others: each has a nonce of its own. */
+    const size_t same = capture->sealing != NULL ? i : find_same(writer, i, content);
     if (writer->error != 0) return;
     if (same != i) {
       same_as[i] = (uint32_t)same + 1;
       continue;
     }
-    chunk_store(chunk, content, level, writer->output + used, writer->workspace);
+    store(writer, i, content, writer->output + used);
     chunk->file_offset = used;
-    used += chunk->stored_size;
+    used += stored_size(capture, chunk);
   }
-  const uint64_t offset = __atomic_fetch_add(&capture->file_end, used, __ATOMIC_RELAXED);
+  const uint64_t offset = planned != 0 ? planned : __atomic_fetch_add(&capture->file_end, used, __ATOMIC_RELAXED);
   for (size_t i = first; i < end; i++) table_at(&capture->chunks, struct warp_chunk_record, i)->file_offset += offset;
   writer->error = pwrite_fully(capture->image_fd, writer->output, used, offset);
   writer->error_offset = offset;
@@ -350,16 +374,52 @@ static void follow_same(struct capture *capture) {
   }
 }
 
+/* Encrypted chunks of a plain image lie in the file in the order of their content. */
+static void plan_places(struct capture *capture) {
+  for (size_t i = 0; i < capture->chunks.records.count; i++) {
+    struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, i);
+    chunk->file_offset = capture->file_end;
+    capture->file_end += chunk->content_size + TAG_SIZE;
+  }
+}
+
+static const struct table *sorted_chunks;
+static bool lies_before(const void *a, const void *b) {
+  return table_at(sorted_chunks, struct warp_chunk_record, *(const uint32_t *)a)->file_offset < table_at(sorted_chunks, struct warp_chunk_record, *(const uint32_t *)b)->file_offset;
+}
+
+/*
+ * So far the chunk index says where the encrypted chunks are: that is what the open index tells, and the sealed one where they would be without
+ * encryption. In a compressed image those are next to each other, in a plain one at their content's offsets.
+ */
+static void place_sealed(struct capture *capture, struct arena *scratch) {
+  struct list order;
+  list_init(&order, scratch, sizeof(uint32_t));
+  for (uint32_t i = 0; i < capture->chunks.records.count; i++) {
+    table_at(&capture->encrypted_chunks, struct warp_chunk_record, i)->file_offset = table_at(&capture->chunks, struct warp_chunk_record, i)->file_offset;
+    *(uint32_t *)list_add(&order) = i;
+  }
+  sorted_chunks = &capture->chunks;
+  list_sort(&order, lies_before);
+  capture->sealed_end = capture->metadata_size;
+  for (size_t i = 0; i < order.count; i++) {
+    struct warp_chunk_record *chunk = table_at(&capture->chunks, struct warp_chunk_record, *list_at(&order, uint32_t, i));
+    chunk->file_offset = capture->request->lz4_level > 0 ? capture->sealed_end : chunk->content_offset;
+    capture->sealed_end = chunk->file_offset + chunk->stored_size;
+  }
+  if (capture->request->lz4_level == 0) capture->sealed_end = capture->content_end;
+}
+
 /* ---- all of them ---- */
 
 static void write_chunks(struct writer *writer) {
   struct capture *capture = writer->capture;
-  const bool compressed = capture->request->lz4_level > 0;
+  const bool compressed = capture->request->lz4_level > 0, packed = compressed || capture->sealing != NULL;
   const size_t step = compressed ? BATCH : 1, count = capture->chunks.records.count;
   while (writer->error == 0) {
     size_t index = __atomic_fetch_add(&next_chunk, step, __ATOMIC_RELAXED);
     if (index >= count) break;
-    if (compressed) {
+    if (packed) {
       write_batch(writer, index, min_u64(index + step, count));
     } else {
       write_chunk(writer, table_at(&capture->chunks, struct warp_chunk_record, index));
@@ -369,6 +429,12 @@ static void write_chunks(struct writer *writer) {
       if (!client_waits(capture->request)) writer->error = -ECANCELED;
     }
   }
+}
+
+/* The helper's own stack is in the image, and may not have anything of the key. */
+static long write_chunks_elsewhere(void *argument) {
+  write_chunks(argument);
+  return 0;
 }
 
 static void writer_thread(void *argument) {
@@ -385,8 +451,8 @@ static void writer_thread(void *argument) {
 int capture_write_memory(struct capture *capture) {
   /* Memory of the writers is not the capture's: it must not be in the way of the areas that have been listed. */
   struct arena scratch = {NULL};
-  const bool compressed = capture->request->lz4_level > 0;
-  size_t count = min_u64(min_u64(processor_count(), compressed ? MOST_COMPRESSORS : MOST_WRITERS), 1 + capture->content_end / (8 * MIB));
+  const bool compressed = capture->request->lz4_level > 0, packed = compressed || capture->sealing != NULL;
+  size_t count = min_u64(min_u64(processor_count(), packed ? MOST_COMPRESSORS : MOST_WRITERS), 1 + capture->content_end / (8 * MIB));
   uint32_t lowest = UINT32_MAX, highest = 0;
   for (size_t i = 0; i < capture->freeze->count; i++) {
     const struct slot *slot = &capture->freeze->slots[i];
@@ -395,6 +461,8 @@ int capture_write_memory(struct capture *capture) {
     highest = highest > slot->tid ? highest : slot->tid;
   }
   next_chunk = 0;
+  for (size_t i = 0; capture->sealing != NULL && i < capture->chunks.records.count; i++) table_add(&capture->encrypted_chunks);
+  if (capture->sealing != NULL && !compressed) plan_places(capture);
   if (compressed) {
     for (known_mask = 63; known_mask < 2 * capture->chunks.records.count; known_mask = 2 * known_mask + 1) continue;
     known_chunks = arena_allocate(&scratch, (known_mask + 1) * sizeof *known_chunks);
@@ -407,9 +475,9 @@ int capture_write_memory(struct capture *capture) {
     writer->buffer = arena_allocate(&scratch, capture_chunk_size(capture));
     if (compressed) {
       writer->other = arena_allocate(&scratch, COMPRESSED_CHUNK_SIZE);
-      writer->output = arena_allocate(&scratch, BATCH * COMPRESSED_CHUNK_SIZE);
       writer->workspace = arena_allocate(&scratch, LZ4_WORKSPACE);
     }
+    if (packed) writer->output = arena_allocate(&scratch, CHUNK_LARGEST + BATCH * TAG_SIZE);
     writer->lowest_tid = lowest;
     writer->tid_span = highest - lowest;
   }
@@ -420,7 +488,12 @@ int capture_write_memory(struct capture *capture) {
     writers[started].alive = 1;
     if (arch_clone(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID, stack + WRITER_STACK_SIZE, NULL, &writers[started].alive, 0, writer_thread, &writers[started]) < 0) break;
   }
-  write_chunks(writers);
+  if (capture->sealing != NULL) {
+    uint8_t *stack = arena_allocate(&scratch, WRITER_STACK_SIZE);
+    arch_call_on_stack(write_chunks_elsewhere, writers, stack + WRITER_STACK_SIZE);
+  } else {
+    write_chunks(writers);
+  }
   int result = 0;
   for (size_t i = 0; i < started; i++) {
     struct writer *writer = &writers[i];
@@ -439,6 +512,7 @@ int capture_write_memory(struct capture *capture) {
     }
   }
   if (compressed && result == 0) follow_same(capture);
+  if (capture->sealing != NULL && result == 0) place_sealed(capture, &scratch);
   arena_release(&scratch);
   return result;
 }

@@ -25,14 +25,14 @@ void note_append(struct buffer *notes, const char *owner, uint32_t type, const v
   if (size > 0) copy_bytes(buffer_add(notes, round_up(size, 4)), payload, size);
 }
 
-static size_t payload_size(const struct table *table) {
+size_t table_payload_size(const struct table *table) {
   return round_up(sizeof(struct warp_table) + table->records.count * table->records.item_size + table->heap.size, 8);
 }
 
 /* 12 bytes of note header and 12 of the padded owner name: the payload is at a multiple of 8. */
 #define NOTE_OVERHEAD (sizeof(Elf64_Nhdr) + 12)
 
-size_t table_note_size(const struct table *table) { return table->records.count == 0 ? 0 : NOTE_OVERHEAD + payload_size(table); }
+size_t table_note_size(const struct table *table) { return table->records.count == 0 ? 0 : NOTE_OVERHEAD + table_payload_size(table); }
 
 void table_write(const struct table *table, struct buffer *notes) {
   if (table->records.count == 0) return;
@@ -41,10 +41,10 @@ void table_write(const struct table *table, struct buffer *notes) {
       .record_count = (uint32_t)table->records.count,
       .heap_size = table->heap.size,
   };
-  const Elf64_Nhdr note = {.n_namesz = sizeof WARP_NOTE_OWNER, .n_descsz = (uint32_t)payload_size(table), .n_type = table->type};
+  const Elf64_Nhdr note = {.n_namesz = sizeof WARP_NOTE_OWNER, .n_descsz = (uint32_t)table_payload_size(table), .n_type = table->type};
   buffer_append(notes, &note, sizeof note);
   copy_bytes(buffer_add(notes, 12), WARP_NOTE_OWNER, sizeof WARP_NOTE_OWNER);
-  uint8_t *payload = buffer_add(notes, payload_size(table));
+  uint8_t *payload = buffer_add(notes, table_payload_size(table));
   size_t records = table->records.count * table->records.item_size;
   copy_bytes(payload, &header, sizeof header);
   copy_bytes(payload + sizeof header, table->records.items, records);

@@ -21,6 +21,8 @@ struct warp_slice table_string(struct table *table, const char *s);
 void table_write(const struct table *table, struct buffer *notes);
 /* The bytes that table_write will append. */
 size_t table_note_size(const struct table *table);
+/* Of these the last ones, which are the note's payload. */
+size_t table_payload_size(const struct table *table);
 
 /* Appends one ELF note. */
 void note_append(struct buffer *notes, const char *owner, uint32_t type, const void *payload, size_t size);
