@@ -1,0 +1,85 @@
+/* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
+/**
+ * Stock JVMs under load in their different ways to run, captured at random moments and restored, generation after generation. WARP_SOAK_GENERATIONS
+ * is how many each goes through (`npm run soak -- jvm`: 50); without it a few configurations go through two.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { lastTick, restoreProgram } from './support/c-programs.js';
+import { command, makeDirectory, projectFile } from './support/host.js';
+import { compileJava, jdks } from './support/jvm.js';
+import { checkpointAndEnd, killAll, start } from './support/program.js';
+
+const generations = Number(process.env['WARP_SOAK_GENERATIONS'] ?? 0);
+const installed = command('javac') ? jdks() : [];
+const jar = existsSync(new URL('../../native/build/warp-crac.jar', import.meta.url));
+afterEach(killAll);
+
+const withoutCompression = ['-XX:-UseCompressedOops', '-XX:-UseCompressedClassPointers'];
+const collectors = ['Serial', 'Parallel', 'G1', 'Z', 'Shenandoah'];
+const released = ['Serial', 'Parallel', 'G1', 'Shenandoah'];
+
+/** What differs from one configuration to the next: flags of the virtual machine; `agent` stands for the project's own. */
+const all: string[][] = [
+  ...collectors.map((name) => [`-XX:+Use${name}GC`]),
+  ...collectors.map((name) => [`-XX:+Use${name}GC`, ...withoutCompression]),
+  ...['Serial', 'G1', 'Z'].map((name) => [`-XX:+Use${name}GC`, '-Xshare:off']),
+  ...['Serial', 'G1'].map((name) => [`-XX:+Use${name}GC`, '-Xint']),
+  ...['Parallel', 'G1', 'Z'].map((name) => [`-XX:+Use${name}GC`, '-XX:+UseTransparentHugePages', '-XX:+AlwaysPreTouch']),
+  ['-XX:+UseG1GC', '-XX:TieredStopAtLevel=1'],
+  ['-XX:+UseG1GC', '-XX:+UseCompactObjectHeaders'],
+  ['-XX:+UseShenandoahGC', '-XX:+UnlockExperimentalVMOptions', '-XX:ShenandoahGCMode=generational'],
+  ...(jar ? released.map((name) => [`-XX:+Use${name}GC`, '-Dwarp.release-heap=true', 'agent']) : []),
+];
+
+/** Each way to run once, in few configurations. */
+const few: string[][] = [
+  ['-XX:+UseSerialGC', '-Xint'],
+  ['-XX:+UseParallelGC', '-XX:+UseTransparentHugePages', '-Xshare:off'],
+  ['-XX:+UseG1GC', ...withoutCompression],
+  ['-XX:+UseZGC'],
+  ['-XX:+UseShenandoahGC'],
+];
+
+/** Ways to keep and to load an image, in turn. */
+const ways: { capture: string[]; restore: string[] }[] = [
+  { capture: [], restore: [] },
+  { capture: ['--compression', 'lz4'], restore: ['--concurrent'] },
+  { capture: [], restore: ['--no-direct-map'] },
+];
+
+const configurations = installed.flatMap((jdk) =>
+  (generations ? all : few).map((flags) => ({ jdk, flags, name: `${jdk.name} ${flags.join(' ').replaceAll(/-XX:\+?/g, '')}` })),
+);
+
+describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install openjdk-17-jdk-headless)', () => {
+  let classes: string;
+  beforeAll(() => {
+    classes = compileJava('Load');
+  });
+
+  it.each(configurations)('$name', { timeout: 300_000 + generations * 60_000 }, async ({ jdk, flags, name }) => {
+    const java = join(jdk.home, 'bin/java');
+    const agent = `-agentpath:${projectFile('native/build/libwarp.so')}=${projectFile('native/build/warp-crac.jar')}`;
+    const line = ['-Xmx128m', '-XX:ErrorFile=/dev/stdout', ...flags.map((flag) => (flag === 'agent' ? agent : flag))];
+    if (spawnSync(java, [...line, '-version'], { stdio: 'ignore' }).status !== 0) {
+      console.log(`${name}: this JVM does not have it`);
+      return;
+    }
+    let target = start(java, [...line, '-cp', classes, 'Load'], { directory: makeDirectory() });
+    await target.output(/^tick 1$/m);
+    let moments = 0;
+    for (const count = generations || 1; moments < count; moments++) {
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 200));
+      const way = ways[moments % ways.length]!;
+      const image = await checkpointAndEnd(target, way.capture);
+      expect(target.stdout).not.toContain('FAIL');
+      target = await restoreProgram(image, lastTick(target.stdout), way.restore);
+      rmSync(image, { recursive: true });
+    }
+    await target.kill();
+    if (generations) console.log(`${name}: ${moments} checkpoints and restores`);
+  });
+});
