@@ -60,14 +60,11 @@ describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install 
     classes = compileJava('Load');
   });
 
-  it.each(configurations)('$name', { timeout: 300_000 + generations * 60_000 }, async ({ jdk, flags, name }) => {
+  it.for(configurations)('$name', { timeout: 300_000 + generations * 60_000 }, async ({ jdk, flags, name }, { skip }) => {
     const java = join(jdk.home, 'bin/java');
     const agent = `-agentpath:${projectFile('native/build/libwarp.so')}=${projectFile('native/build/warp-crac.jar')}`;
     const line = ['-Xmx128m', '-XX:ErrorFile=/dev/stdout', ...flags.map((flag) => (flag === 'agent' ? agent : flag))];
-    if (spawnSync(java, [...line, '-version'], { stdio: 'ignore' }).status !== 0) {
-      console.log(`${name}: this JVM does not have it`);
-      return;
-    }
+    skip(spawnSync(java, [...line, '-version'], { stdio: 'ignore' }).status !== 0, 'this JVM does not have it');
     let target = start(java, [...line, '-cp', classes, 'Load'], { directory: makeDirectory() });
     await target.output(/^tick 1$/m);
     let moments = 0;
