@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { Flags } from '@oclif/core';
 import { become, checkPreloadable, engineEnvironment, findProgram, nativeFile } from '../engine/native.js';
 import { Failure } from '../failure.js';
+import { genericProcessor, GENERIC_JAVA_OPTIONS } from '../engine/processor.js';
 import { bytes, printable } from '../terminal/format.js';
 import { WarpCommand } from './base.js';
 import { logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
@@ -11,11 +12,12 @@ export default class Run extends WarpCommand {
   static override description =
     "No privilege, no change to the program. warp-tool becomes it: same pid, same standard streams, and the program's own exit status.";
   static override usage =
-    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
+    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> run -- node server.js',
     '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
     '<%= config.bin %> run --image /img --checkpoint-when port:8080 -- java -jar a.jar',
+    '<%= config.bin %> run --cpu-features generic -- java -jar app.jar',
     '<%= config.bin %> run --or-restore /srv/image -- java -jar app.jar',
   ];
   static override flags = {
@@ -41,6 +43,12 @@ export default class Run extends WarpCommand {
       description:
         'Add the agent that tells resources of org.crac about checkpoints; done anyway for java, and for scripts and shells that start it. With this flag also for other programs that contain a Java virtual machine.',
       allowNo: true,
+    }),
+    'cpu-features': Flags.string({
+      description:
+        'generic: the C library, OpenSSL and Java virtual machines use only what every processor with x86-64-v2 has, so that an image can move to another one. Programs that ask the processor themselves are not limited by it.',
+      options: ['native', 'generic'],
+      default: 'native',
     }),
     'log-level': logLevelFlag,
     'log-file': Flags.string({ description: 'Where the engine writes its log; stderr by default.', helpValue: 'FILE' }),
@@ -70,6 +78,7 @@ export default class Run extends WarpCommand {
           runArguments: [
             ...(level ? ['--log-level', level] : []),
             ...(flags['log-file'] !== undefined ? ['--log-file', flags['log-file']] : []),
+            ...(flags['cpu-features'] === 'generic' ? ['--cpu-features', 'generic'] : []),
             ...(flags['java-agent'] === undefined ? [] : [flags['java-agent'] ? '--java-agent' : '--no-java-agent']),
             '--image',
             flags.image!,
@@ -85,15 +94,19 @@ export default class Run extends WarpCommand {
     }
     const path = findProgram(command[0]!);
     await checkPreloadable(path);
-    const environment = engineEnvironment(process.env, {
+    const generic = flags['cpu-features'] === 'generic';
+    const environment = engineEnvironment(generic ? genericProcessor(process.env) : process.env, {
       ...(flags.image !== undefined && { WARP_IMAGE: resolve(flags.image) }),
       ...(flags['log-level'] && { WARP_LOG_LEVEL: flags['log-level'] }),
       ...(flags['log-file'] !== undefined && { WARP_LOG_FILE: resolve(flags['log-file']) }),
     });
-    if (flags['java-agent'] === false) become(path, command, environment);
-    const { withJavaAgent } = await import('../engine/java.js');
-    const launch = withJavaAgent(path, command, environment, flags['java-agent'] === true);
+    const { withJava } = await import('../engine/java.js');
+    const launch = withJava(path, command, environment, flags['java-agent'], generic ? GENERIC_JAVA_OPTIONS : []);
     if (launch.problem) this.warnUser(launch.problem);
+    if (generic && !launch.java)
+      this.warnUser(
+        `${command[0]}: --cpu-features generic limits the C library, OpenSSL and Java; code that asks the processor itself (Node.js, Go, NumPy) is not limited, and the image does not tell`,
+      );
     become(path, launch.command, launch.environment);
   }
 }

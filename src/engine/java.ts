@@ -25,27 +25,36 @@ function startsPrograms(program: string): boolean {
 export interface Launch {
   command: string[];
   environment: NodeJS.ProcessEnv;
+  /** Whether the program is surely Java; a script or shell may start it. */
+  java: boolean;
   /** Why there is no agent although the program is Java. */
   problem?: string;
 }
 
 /**
- * Adds the agent where a program is Java: to the command of `java`, and for scripts and shells to JDK_JAVA_OPTIONS, which only the `java` command reads.
+ * Adds the agent and options where a program is Java: to the command of `java`, and for scripts and shells to JDK_JAVA_OPTIONS, which only the `java`
+ * command reads.
  *
  * @param path of the program, absolute
- * @param anyProgram for programs that contain a virtual machine of their own: JAVA_TOOL_OPTIONS, which every one of them reads
+ * @param agent false: only the options; true: also for programs that contain a virtual machine of their own: JAVA_TOOL_OPTIONS, which each of them reads
  */
-export function withJavaAgent(path: string, command: string[], environment: NodeJS.ProcessEnv, anyProgram: boolean): Launch {
+export function withJava(
+  path: string,
+  command: string[],
+  environment: NodeJS.ProcessEnv,
+  agent: boolean | undefined,
+  options: readonly string[] = [],
+): Launch {
   const program = realpathSync(path);
   const direct = isJava(program);
-  if (!direct && !anyProgram && !startsPrograms(program)) return { command, environment };
+  if (!direct && agent !== true && !startsPrograms(program)) return { command, environment, java: false };
   const jar = nativePath('warp-crac.jar');
-  if (!existsSync(jar)) {
-    const problem = `the Java agent (${jar}) is not built: resources of org.crac will not be told of checkpoints; install a JDK and run \`npm run build:java\``;
-    return { command, environment, ...(direct || anyProgram ? { problem } : {}) };
-  }
-  const option = `-agentpath:${nativeFile('libwarp.so')}=${jar}`;
-  if (direct) return { command: [command[0]!, option, ...command.slice(1)], environment };
-  const variable = anyProgram ? 'JAVA_TOOL_OPTIONS' : 'JDK_JAVA_OPTIONS';
-  return { command, environment: { ...environment, [variable]: [environment[variable], option].filter(Boolean).join(' ') } };
+  const missing = agent !== false && !existsSync(jar);
+  const added = [...options, ...(agent === false || missing ? [] : [`-agentpath:${nativeFile('libwarp.so')}=${jar}`])];
+  const problem = `the Java agent (${jar}) is not built: resources of org.crac will not be told of checkpoints; install a JDK and run \`npm run build:java\``;
+  const rest = { java: direct || agent === true, ...(missing && (direct || agent === true) ? { problem } : {}) };
+  if (added.length === 0) return { command, environment, ...rest };
+  if (direct) return { command: [command[0]!, ...added, ...command.slice(1)], environment, ...rest };
+  const variable = agent === true ? 'JAVA_TOOL_OPTIONS' : 'JDK_JAVA_OPTIONS';
+  return { command, environment: { ...environment, [variable]: [environment[variable], ...added].filter(Boolean).join(' ') }, ...rest };
 }

@@ -214,7 +214,7 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
     const java = join(home, 'bin/java');
 
     it('stores what lives, over generations', async () => {
-      const service = await startWeb(java, { jvm: [flag, '-Xmx400m', '-Dwarp.release-heap=true'] });
+      const service = await startWeb(java, { jvm: [flag, '-Xmx400m'] });
       for (let generation = 0; generation < 2; generation++) {
         await answerOf(service.program, service.port, '/garbage/130');
         const resident = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${service.program.pid}/status`, 'utf8'))![1]) * 1024;
@@ -227,7 +227,7 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
 
     it.skipIf(home !== installed[0]?.home)('loses nothing of the heap at random moments under load', async () => {
       // The virtual machine itself checks its whole heap before each collection.
-      const verify = ['-XX:+UnlockDiagnosticVMOptions', '-XX:+VerifyBeforeGC', '-Dwarp.gc=false', '-Dwarp.release-heap=true'];
+      const verify = ['-XX:+UnlockDiagnosticVMOptions', '-XX:+VerifyBeforeGC'];
       const service = await startWeb(java, { jvm: [flag, '-Xmx128m', '-Xmn16m', ...verify] });
       service.program.child.stdin!.write('load\n');
       await service.program.goesOn(/^round$/gm, 2);

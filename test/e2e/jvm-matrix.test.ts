@@ -7,10 +7,10 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { lastTick, restoreProgram } from './support/c-programs.js';
+import { lastTick } from './support/c-programs.js';
 import { command, makeDirectory, projectFile } from './support/host.js';
 import { compileJava, jdks } from './support/jvm.js';
-import { checkpointAndEnd, killAll, start } from './support/program.js';
+import { checkpointAndEnd, killAll, restore, start } from './support/program.js';
 
 const generations = Number(process.env['WARP_SOAK_GENERATIONS'] ?? 0);
 const installed = command('javac') ? jdks() : [];
@@ -31,7 +31,7 @@ const all: string[][] = [
   ['-XX:+UseG1GC', '-XX:TieredStopAtLevel=1'],
   ['-XX:+UseG1GC', '-XX:+UseCompactObjectHeaders'],
   ['-XX:+UseShenandoahGC', '-XX:+UnlockExperimentalVMOptions', '-XX:ShenandoahGCMode=generational'],
-  ...(jar ? released.map((name) => [`-XX:+Use${name}GC`, '-Dwarp.release-heap=true', 'agent']) : []),
+  ...(jar ? released.map((name) => [`-XX:+Use${name}GC`, 'agent']) : []),
 ];
 
 /** Each way to run once, in few configurations. */
@@ -68,15 +68,22 @@ describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install 
     let target = start(java, [...line, '-cp', classes, 'Load'], { directory: makeDirectory() });
     await target.output(/^tick 1$/m);
     let moments = 0;
-    for (const count = generations || 1; moments < count; moments++) {
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 200));
-      const way = ways[moments % ways.length]!;
-      const image = await checkpointAndEnd(target, way.capture);
-      expect(target.stdout).not.toContain('FAIL');
-      target = await restoreProgram(image, lastTick(target.stdout), way.restore);
-      rmSync(image, { recursive: true });
+    try {
+      for (const count = generations || 1; moments < count; moments++) {
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * 200));
+        const way = ways[moments % ways.length]!;
+        const image = await checkpointAndEnd(target, way.capture);
+        expect(target.stdout).not.toContain('FAIL');
+        const stopped = lastTick(target.stdout);
+        target = restore(image, way.restore);
+        // Behind a tick of which each of its threads has done all in the restored process.
+        await target.output(/^restored ok\ntick \d+$/m);
+        expect(target.stdout).toMatch(new RegExp(`^(restored ok\\n)?tick ${stopped + 1}\\n`));
+        rmSync(image, { recursive: true });
+      }
+      await target.kill();
+    } finally {
+      if (generations) console.log(`${name}: ${moments} of ${generations} checkpoints and restores`);
     }
-    await target.kill();
-    if (generations) console.log(`${name}: ${moments} checkpoints and restores`);
   });
 });

@@ -173,7 +173,6 @@ static int take(struct capture *capture, struct target *target) {
   capture_image(capture);
   if (capture->sealing != NULL) copy_bytes(capture->sealing->cipher.image_id, table_at(&capture->image, struct warp_image_record, 0)->image_id, IMAGE_ID_SIZE);
   capture_tags(capture);
-  java_heap_release_unused();
   if (capture_memory_areas(capture) < 0) return -1;
   if (capture_descriptors(capture) < 0) return -1;
   capture->collected_ns = clock_ns(CLOCK_MONOTONIC_);

@@ -74,6 +74,8 @@ static void engine_log(enum log_level level, const char *line, size_t length) {
   }
 }
 
+bool generic_processor;
+
 static void read_environment(void) {
   struct arena scratch = {NULL};
   size_t size = 0;
@@ -82,6 +84,7 @@ static void read_environment(void) {
   if (environment == NULL) return;
   for (const char *entry = environment; entry < environment + size; entry += string_length(entry) + 1) {
     if (starts_with(entry, "WARP_LOG_LEVEL=")) log_level_parse(entry + 15, &log_level);
+    if (strings_equal(entry, "WARP_CPU_FEATURES=generic")) generic_processor = true;
     if (starts_with(entry, "WARP_LOG_FILE=")) format(log_file, sizeof log_file, "%s", entry + 14);
   }
   arena_release(&scratch);

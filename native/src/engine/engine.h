@@ -99,6 +99,8 @@ HIDDEN extern uint8_t helper_stack[];
 
 /* ---- the helper thread (engine.c) ---- */
 extern HIDDEN uint32_t helper_tid;
+/* The program was started so that it uses what every processor has (warp-tool run --cpu-features generic). */
+extern HIDDEN bool generic_processor;
 /* Whether the client of `request` still waits; refuses other clients meanwhile. */
 bool client_waits(const struct request *request);
 void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));

@@ -20,10 +20,11 @@ typedef const void *const **environment; /* JNIEnv *, jvmtiEnv *, JavaVM * */
 enum { JNI_DEFINE_CLASS = 5, JNI_FIND_CLASS = 6, JNI_EXCEPTION_CLEAR = 17, JNI_GET_STATIC_METHOD = 113, JNI_CALL_STATIC_VOID = 143, JNI_ARRAY_LENGTH = 171, JNI_NEW_OBJECT_ARRAY = 172,
        JNI_SET_OBJECT_ELEMENT = 174, JNI_NEW_BYTE_ARRAY = 176, JNI_GET_BYTES = 200, JNI_SET_BYTES = 208, JNI_REGISTER_NATIVES = 215, JNI_EXCEPTION_CHECK = 228 };
 enum { VM_GET_ENVIRONMENT = 6 };
-enum { TI_SET_EVENT_MODE = 1, TI_DEALLOCATE = 46, TI_ADD_MODULE_OPENS = 95, TI_OBJECTS_WITH_TAGS = 113, TI_ITERATE_HEAP = 115, TI_SET_CALLBACKS = 121, TI_ADD_CAPABILITIES = 141 };
+enum { TI_SET_EVENT_MODE = 1, TI_DEALLOCATE = 46, TI_ADD_MODULE_OPENS = 95, TI_FORCE_COLLECTION = 107, TI_OBJECTS_WITH_TAGS = 113, TI_ITERATE_HEAP = 115, TI_SET_CALLBACKS = 121, TI_ADD_CAPABILITIES = 141 };
 #define TI_VERSION_9 0x30090000
 #define TI_ENABLE 1
-#define TI_EVENT_VM_INIT 50
+#define TI_DISABLE 0
+enum { TI_FIRST_EVENT = 50, TI_EVENT_VM_INIT = 50, TI_EVENT_COLLECTION_FINISH = 82 };
 
 /* Where the agent's thread and the helper stand with each other. */
 enum agent_state {
@@ -250,9 +251,19 @@ static reference instances(environment jni, reference class, reference type) {
   return array;
 }
 
-static void release_heap(environment jni, reference class) {
+/* In the virtual machine's own thread, while those that use objects stand still at the end of a pause. */
+static void collection_finished(environment tools) {
+  (void)tools;
+  java_heap_release_unused();
+}
+
+static void collect_garbage(environment jni, reference class, uint8_t release) {
+  const uint8_t can_generate_collection_events[16] = {[3] = 1 << 7};
   (void)jni, (void)class;
-  java_heap_wanted = true;
+  const bool told = release != 0 && CALL(java.tools, TI_ADD_CAPABILITIES, int32_t, const void *)(java.tools, can_generate_collection_events) == 0 &&
+                    CALL(java.tools, TI_SET_EVENT_MODE, int32_t, int32_t, int32_t, reference)(java.tools, TI_ENABLE, TI_EVENT_COLLECTION_FINISH, NULL) == 0;
+  for (int i = 0; i < (told ? java_heap_collections() : 1); i++) CALL(java.tools, TI_FORCE_COLLECTION, int32_t)(java.tools);
+  if (told) CALL(java.tools, TI_SET_EVENT_MODE, int32_t, int32_t, int32_t, reference)(java.tools, TI_DISABLE, TI_EVENT_COLLECTION_FINISH, NULL);
 }
 
 static int64_t random_number(environment jni, reference class) {
@@ -278,7 +289,7 @@ static const struct {
     {"open", "(Ljava/lang/Module;[BLjava/lang/Module;)Z", (void *)open_package},
     {"instances", "(Ljava/lang/Class;)[Ljava/lang/Object;", (void *)instances},
     {"random", "()J", (void *)random_number},
-    {"releaseHeap", "()V", (void *)release_heap},
+    {"collectGarbage", "(Z)V", (void *)collect_garbage},
 };
 
 /* ---- the classes ---- */
@@ -341,7 +352,7 @@ static void vm_started(environment tools, environment jni, reference thread) {
 
 PUBLIC int32_t Agent_OnLoad(environment vm, const char *options, void *reserved);
 PUBLIC int32_t Agent_OnLoad(environment vm, const char *options, void *reserved) {
-  void (*const callbacks[1])(environment, environment, reference) = {vm_started};
+  void *const callbacks[] = {[TI_EVENT_VM_INIT - TI_FIRST_EVENT] = (void *)vm_started, [TI_EVENT_COLLECTION_FINISH - TI_FIRST_EVENT] = (void *)collection_finished};
   (void)reserved;
   /* Named twice: on the command line, and in what the environment adds to it. */
   if (java.tools != NULL || options == NULL) return 0;

@@ -23,9 +23,9 @@ void java_forked(void);
 /* ---- java_heap.c ---- */
 /* While the virtual machine starts. */
 void java_heap_begin(void);
-/* Whether the application wants that for the checkpoint that it is ready for. */
-extern HIDDEN bool java_heap_wanted;
-/* While the threads stand still: gives back the memory of the heap that no object lies in. */
+/* How many collections it takes until the collector counts as free what was garbage. */
+int java_heap_collections(void);
+/* At the end of a collector's pause: gives back the memory of the heap that no object lies in. */
 void java_heap_release_unused(void);
 
 #endif

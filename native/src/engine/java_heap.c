@@ -1,7 +1,8 @@
 /*
  * The part of a Java heap that no object lies in: the collector keeps it for later, with what was there before. Where it is says the table of the virtual
- * machine's own structures that HotSpot exports for debuggers (gHotSpotVMStructs, vmStructs.hpp). Objects lie below a space's top, which every
- * allocation moves before it writes; so what is above it, while no collection moves objects, is nobody's.
+ * machine's own structures that HotSpot exports for debuggers (gHotSpotVMStructs, vmStructs.hpp). Objects lie below a space's top; so what is above it
+ * at the end of a collector's pause, when no thread is about to allocate, is nobody's. At other moments that would not do: G1 writes to the rest of a
+ * large object's last region before it moves the top.
  */
 #include <linux/mman.h>
 
@@ -145,12 +146,14 @@ static void add_shenandoah(struct unused *unused, uint64_t heap) {
   for (uint64_t i = 0; complete && i < word(heap + count); i++) add_space(unused, word(word(heap + regions) + 8 * i), &bounds, false);
 }
 
-bool java_heap_wanted;
+int java_heap_collections(void) {
+  /* Shenandoah frees regions when its last pause is over: that shows in the next collection's. */
+  return structs.entries != 0 && flag_is_on("UseShenandoahGC") ? 2 : 1;
+}
 
 void java_heap_release_unused(void) {
   struct unused unused = {0, 0, 0};
-  if (!java_heap_wanted || structs.entries == 0) return;
-  java_heap_wanted = false;
+  if (structs.entries == 0) return;
   complete = true;
   const uint64_t heap = value_of("Universe", "_collectedHeap");
   const uint64_t active = offset_in("CollectedHeap", entry("CollectedHeap", "_is_gc_active") != 0 ? "_is_gc_active" : "_is_stw_gc_active");

@@ -324,6 +324,11 @@ void capture_image(struct capture *capture) {
     image->xstate_size = size > image->xstate_size ? size : image->xstate_size;
   }
   arch_read_cpu(&cpu);
+  if (generic_processor) {
+    /* What other registers hold, if anything, is left over from code that only tries them, as HotSpot does when it starts. A kernel that has them loads it, others only what they know. */
+    image->xstate_features &= ARCH_GENERIC_XSTATE;
+    arch_limit_cpu(&cpu);
+  }
   image->engine_version = table_string(table, ENGINE_VERSION);
   if (sys(uname, &name) == 0) {
     image->kernel_release = table_string(table, name.release);

@@ -79,9 +79,8 @@ final class Checkpoints implements Runnable {
       return refusal;
     }
     // What is dead need not be stored.
-    if (!"false".equals(System.getProperty("warp.gc"))) System.gc();
+    if (!"false".equals(System.getProperty("warp.gc"))) Engine.collectGarbage(!"false".equals(System.getProperty("warp.release-heap")));
     RandomNumbers.find();
-    if (Boolean.getBoolean("warp.release-heap")) Engine.releaseHeap();
     return null;
   }
 

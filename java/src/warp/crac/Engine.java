@@ -43,8 +43,8 @@ final class Engine {
   /** The living objects of exactly this class. */
   static native Object[] instances(Class<?> type);
 
-  /** Has the next capture leave out what the collector keeps free. */
-  static native void releaseHeap();
+  /** Collects garbage; `release`: and gives the memory of the heap that no object lies in then back to the kernel. */
+  static native void collectGarbage(boolean release);
 
   /** A random number of the kernel's. */
   static native long random();

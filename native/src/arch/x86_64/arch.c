@@ -212,6 +212,16 @@ void arch_read_cpu(struct arch_cpu *ret) {
   }
 }
 
+void arch_limit_cpu(struct arch_cpu *cpu) {
+  static const uint32_t generic[8] = {
+      bit_SSE3 | bit_SSSE3 | bit_CMPXCHG16B | bit_SSE4_1 | bit_SSE4_2 | bit_POPCNT | bit_XSAVE,
+      1u << 0 /* FPU */ | 1u << 4 /* TSC */ | bit_CMPXCHG8B | bit_CMOV | 1u << 19 /* CLFLUSH */ | bit_MMX | bit_FXSAVE | bit_SSE | bit_SSE2,
+      [6] = bit_LAHF_LM,
+      [7] = 1u << 11 /* SYSCALL */ | 1u << 20 /* NX */ | bit_LM,
+  };
+  for (size_t i = 0; i < 8; i++) cpu->features[i] &= generic[i];
+}
+
 void arch_write_jump(uint8_t *code, uint64_t target) {
   static const uint8_t jump_indirect[6] = {0xff, 0x25, 0, 0, 0, 0}; /* jmp *0(%rip) */
   copy_bytes(code, jump_indirect, sizeof jump_indirect);

@@ -156,6 +156,10 @@ struct arch_cpu {
   uint32_t xstate_size;
 };
 void arch_read_cpu(struct arch_cpu *ret);
+/* Leaves what x86-64-v2 has (x86-64 psABI, table "Micro-Architecture Levels"), and XSAVE. */
+void arch_limit_cpu(struct arch_cpu *cpu);
+/* XSAVE features that these are enough for: x87 and SSE. */
+#define ARCH_GENERIC_XSTATE 3ul
 
 /*
  * AES-256-GCM with the processor's instructions; which of them are used `gcm->implementation` says (base/aes_gcm.h). Vector registers are used: not for
