@@ -231,7 +231,7 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
       const service = await startWeb(java, { jvm: [flag, '-Xmx128m', '-Xmn16m', ...verify] });
       service.program.child.stdin!.write('load\n');
       await service.program.goesOn(/^round$/gm, 2);
-      for (let i = 0; i < 6; i++) {
+      for (let i = 0; i < 4; i++) {
         const asked = await ask(service, '--leave-running');
         expect(asked.code, asked.stderr + service.program.stderr).toBe(0);
         await service.program.goesOn(/^round$/gm, 1);
