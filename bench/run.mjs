@@ -4,7 +4,7 @@
  * docs/benchmarks.md tells what each figure means.
  */
 import { parseArgs } from 'node:util';
-import { answer } from './parts/answer.mjs';
+import { answer, growth } from './parts/answer.mjs';
 import { capture } from './parts/capture.mjs';
 import { compression } from './parts/compression.mjs';
 import { cost } from './parts/cost.mjs';
@@ -23,6 +23,7 @@ const parts = {
   restore: ['From exec to the first answer, page cache warm', restore],
   answer: ['From exec to the first answer, by every way in which memory comes back', answer],
   tomcat: ['Tomcat 10 over generations, beside its plain start', tomcat],
+  growth: ['From exec to the first answer, of a small and a large image that need as little for it', growth],
   size: ['Restore of a small and a large image', size],
   phases: ['One checkpoint and its restores, microseconds and bytes', phases],
   'inspect-size': ['Looking into large images, beside one of 10 MiB', inspectSize],

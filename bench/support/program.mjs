@@ -129,7 +129,14 @@ export function restore(image, args = []) {
   program.statistics = () => JSON.parse(readFileSync(path, 'utf8'));
   program.loaded = async () => {
     const tasks = `/proc/${program.pid}/task`;
-    const isLoading = () => readdirSync(tasks).some((task) => readFileSync(`${tasks}/${task}/comm`, 'utf8') === 'warp-loader\n');
+    const isLoader = (task) => {
+      try {
+        return readFileSync(`${tasks}/${task}/comm`, 'utf8') === 'warp-loader\n';
+      } catch {
+        return false; // it has ended meanwhile
+      }
+    };
+    const isLoading = () => readdirSync(tasks).some(isLoader);
     while (isLoading()) await new Promise((resolve) => setTimeout(resolve, 5));
     const trace = readFileSync(args[args.indexOf('--load-trace') + 1]);
     let wall = 0;
