@@ -334,7 +334,6 @@ bool loading_begin(void) {
             loading->faults == WARP_LOAD_FAULTS_SIGNALS ? "with signals" : loading->faults == WARP_LOAD_FAULTS_USERFAULTFD ? "with userfaultfd" : "with userfaultfd for user mode");
   dispatch_begin(loading->faults == WARP_LOAD_FAULTS_SIGNALS);
   if (fault_fd >= 0) start_worker(read_faults);
-  for (uint32_t i = 0; i < loading->concurrency && i < MAXIMUM_WORKERS; i++) start_worker(load_in_order);
   return true;
 }
 
@@ -391,6 +390,8 @@ static void give_huge_pages(const struct warp_load_range *ranges, uint64_t count
 }
 
 void loading_run(void) {
+  /* The program goes on before they begin: they would take the processor that lets it go. */
+  for (uint32_t i = 0; i < loading->concurrency && i < MAXIMUM_WORKERS; i++) start_worker(load_in_order);
   serve_requests();
   uint64_t loaded_ns = clock_ns(CLOCK_MONOTONIC_);
   join_workers();

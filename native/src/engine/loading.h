@@ -9,9 +9,9 @@
 
 /* ---- loading.c: what is there, and making it so ---- */
 
-/* Before the threads of a restored process go on: guards what is absent and starts the loaders. False: nothing is to be loaded. */
+/* Before the threads of a restored process go on: guards what is absent. False: nothing is to be loaded. */
 bool loading_begin(void);
-/* In the helper thread, after the threads went on: serves what they wait for until everything is there, then undoes all of it. */
+/* In the helper thread, after the threads went on: starts the loaders, serves what they wait for until everything is there, then undoes all of it. */
 void loading_run(void);
 /* In a child that the thread `parent_tid` forked: it has all memory, and no loaders. */
 void loading_forked(uint32_t parent_tid);
