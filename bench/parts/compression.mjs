@@ -1,8 +1,10 @@
 /**
  * Compressed capture and restore beside `lz4 -1` and `lz4 -d` over the same bytes with as many threads, and a restore that reads a plain image
- * beside copying as much memory into fresh pages.
+ * beside copying as much memory into fresh pages; encrypted capture and restore beside the same without encryption, and `openssl speed`.
  */
-import { rmSync, statSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { rmSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { executables, helper, lacks, MiB } from '../support/host.mjs';
@@ -18,6 +20,15 @@ const lz4 = async (bytes, parts, args) => ({
   ...(await together(parts.map((part) => [executables.lz4, '-q', '-f', ...args(part)]))),
 });
 
+/** What AES-256-GCM takes for so many bytes, with all threads and nothing else; null without openssl. */
+const openssl = (bytes, flags) => {
+  if (!executables.openssl) return null;
+  const args = ['speed', ...flags, '-multi', threads, '-seconds', 1, '-bytes', 262_144, '-evp', 'aes-256-gcm'].map(String);
+  const { stdout } = spawnSync(executables.openssl, args, { encoding: 'utf8' });
+  const thousands = /([\d.]+)k\s*$/.exec(stdout)?.[1];
+  return { bytes, wall: (bytes / (Number(thousands) * 1000)) * 1e9 };
+};
+
 async function measure(measured) {
   const program = start(measured.command, { engine: true });
   const state = await measured.warmUp(program);
@@ -30,8 +41,13 @@ async function measure(measured) {
     writer.child.stdin.write(`prepare ${bytes}\n`);
     await writer.line(/prepared\n/);
   };
+  const keyFile = newPath('key');
+  writeFileSync(keyFile, randomBytes(32), { mode: 0o600 });
+  const key = ['--encryption-key-file', keyFile];
   let image;
   let stored;
+  let sealed;
+  let sealedPlain;
   const captured = async (args) => {
     await prepare();
     const { image: made, statistics } = await checkpoint(program, ['--leave-running', ...args]);
@@ -51,6 +67,19 @@ async function measure(measured) {
       rmSync(measurement.made, { recursive: true });
       return measurement;
     },
+    encrypted: async () => {
+      if (sealed) rmSync(sealed, { recursive: true });
+      const measurement = await captured(['--compression', 'lz4', ...key]);
+      sealed = measurement.made;
+      return measurement;
+    },
+    encryptedPlain: async () => {
+      if (sealedPlain) rmSync(sealedPlain, { recursive: true });
+      const measurement = await captured(key);
+      sealedPlain = measurement.made;
+      return measurement;
+    },
+    openssl: () => openssl(bytes, []),
     lz4: async () => {
       await prepare();
       return lz4(bytes, parts, (part) => ['-1', part, `${part}.lz4`]);
@@ -80,6 +109,9 @@ async function measure(measured) {
       },
       lz4: () => lz4(bytes, parts, (part) => ['-d', `${part}.lz4`, memory(part)]),
       discard: () => lz4(bytes, parts, (part) => ['-d', `${part}.lz4`, '/dev/null']),
+      encrypted: () => restored(sealed, ['--no-concurrent', ...key], state),
+      encryptedPlain: () => restored(sealedPlain, ['--no-concurrent', ...key], state),
+      openssl: () => openssl(bytes, ['-decrypt']),
       eager: () => restored(plain.image, ['--no-direct-map'], state),
       copy: async () => {
         const [, wall, cpu] = /wall (\d+) cpu (\d+)/.exec(await helper('fresh_copy', [bytes, threads])).map(Number);
@@ -88,7 +120,7 @@ async function measure(measured) {
     });
   } finally {
     for (const part of parts) for (const path of [part, `${part}.lz4`, memory(part)]) rmSync(path, { force: true });
-    for (const path of [plain.image, image]) rmSync(path, { recursive: true });
+    for (const path of [plain.image, image, sealed, sealedPlain, keyFile]) rmSync(path, { recursive: true });
   }
   return { program: measured.name, bytes, stored, packed, capture, load };
 }
@@ -109,10 +141,16 @@ function show(measured, { bytes, stored, packed, capture, load }) {
       row('lz4 -1, file to file', capture.lz4),
       row('capture, LZ4, left running', capture.ours, capture.lz4),
       row('capture, plain, left running', capture.plain),
+      ...(capture.openssl[0] ? [row('openssl speed, AES-256-GCM', capture.openssl)] : []),
+      row('capture, LZ4, encrypted, left running', capture.encrypted, capture.ours),
+      row('capture, plain, encrypted, left running', capture.encryptedPlain, capture.plain),
       row('lz4 -d, into memory (/dev/shm)', load.lz4),
       row('lz4 -d, to /dev/null', load.discard),
       row('restore from LZ4, all of it', load.ours, load.lz4),
       row('restore from LZ4, while it runs', load.concurrent, load.lz4),
+      ...(load.openssl[0] ? [row('openssl speed, AES-256-GCM, decrypting', load.openssl)] : []),
+      row('restore from LZ4, encrypted, all of it', load.encrypted, load.ours),
+      row('restore from a plain image, encrypted', load.encryptedPlain, load.eager),
       row('memcpy into fresh pages', load.copy),
       row('restore from a plain image, eager', load.eager, load.copy),
     ],

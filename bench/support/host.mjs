@@ -87,7 +87,7 @@ export function build() {
   const node = realpathSync(process.execPath);
   if (spawnSync('/usr/bin/test', ['-x', node], user).status === 0) executables.node = node;
   else copyIn(node, 'node');
-  for (const name of ['lz4', 'xxhsum', 'cmp', 'grep', 'gcore', 'siege', 'jstat']) executables[name] = command(name);
+  for (const name of ['lz4', 'openssl', 'xxhsum', 'cmp', 'grep', 'gcore', 'siege', 'jstat']) executables[name] = command(name);
   const [java, javac] = [command('java'), command('javac')];
   if (java && javac) {
     executables.java = realpathSync(java);

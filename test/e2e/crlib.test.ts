@@ -1,10 +1,11 @@
 /* oxlint-disable vitest/expect-expect -- waiting for output is the assertion of many */
 /** The engine as a JVM with CRaC uses it: as a library (crlib), and as an executable of the older interface. */
 import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { killAll, launcher, type Program, run, start } from './support/program.js';
+import { killAll, launcher, type Program, run, start, warpTool } from './support/program.js';
 import { makeDirectory, projectFile } from './support/host.js';
 
 const library = projectFile('native/build/libwarp.so');
@@ -104,6 +105,35 @@ describe('crlib', () => {
     await target.output(new RegExp(`generation 0: back in ${target.pid} with 0 bytes of data`));
     const young = vm('restore', directory, 'amd64', '0f8001', '0', '5', 'concurrent=true', 'log_level=error');
     await young.output(/generation 0: back in \d+ with 4 bytes of data: 5/);
+  });
+
+  it('encrypts and decrypts with the key that the options name, which is in no image', async () => {
+    const key = randomBytes(32).toString('hex');
+    const file = join(makeDirectory(), 'key');
+    writeFileSync(file, `${key}\n`);
+    for (const [settings, environment] of [
+      [[`encryption.key.file=${file}`], {}],
+      [['encryption.key.env=IMAGE_KEY', 'encryption.algorithm=aes-256-gcm', 'compression=true'], { IMAGE_KEY: key }],
+    ] as [string[], Record<string, string>][]) {
+      const directory = join(makeDirectory(), 'image');
+      const target = run(launcher(), ['', host, library, 'checkpoint', directory, ...settings], { stdin: 'pipe', environment });
+      expect(await target.ended).toEqual({ code: null, signal: 'SIGKILL' });
+      const forRestore = settings.filter((setting) => setting.startsWith('encryption.key'));
+      const without = vm('restore', directory, 'amd64', '0f8001', '0', '1');
+      expect((await without.ended).code).not.toBe(0);
+      expect(without.stderr).toMatch(/it is encrypted: set encryption\.key\.file or encryption\.key\.env/);
+      const young = run(launcher(), ['', host, library, 'restore', directory, 'amd64', '0f8001', '0', '7', ...forRestore], {
+        stdin: 'pipe',
+        environment,
+      });
+      await young.output(/back in \d+ with 4 bytes of data: 7/);
+      const open = join(makeDirectory(), 'open');
+      const decrypt = warpTool(['decrypt', directory, '-o', open, '--encryption-key-file', file]);
+      expect([(await decrypt.ended).code, decrypt.stderr.replace(/^.*can be read by others.*\n/, '')]).toEqual([0, '']);
+      const image = readFileSync(join(open, 'core.img'));
+      for (const needle of [Buffer.from(key), Buffer.from(key, 'hex').subarray(0, 16), Buffer.from(key, 'hex').subarray(16)])
+        expect(image.includes(needle)).toBe(false);
+    }
   });
 
   it.each([

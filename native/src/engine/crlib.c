@@ -202,20 +202,20 @@ static void destroy_conf(crlib_conf_t *conf) {
   engine_memory_free(conf);
 }
 
-/* ---- checkpoint ---- */
+/* ---- keys ---- */
 
 extern __attribute__((weak)) char **environ;
 
-/* The key for the image, NULL for none; false when it cannot be read. */
-static bool read_key(const crlib_conf_t *conf, uint8_t key[KEY_SIZE], uint8_t **ret) {
-  struct failure failure = {.text = ""};
-  *ret = NULL;
-  if (conf->key_file[0] == 0 && conf->key_variable[0] == 0) return true;
-  *ret = key;
-  if (conf->key_file[0] != 0 ? key_read_file(conf->key_file, key, &failure) == 0 : key_take_variable(&environ == NULL ? NULL : environ, conf->key_variable, key, &failure) == 0) return true;
-  complain("%s", failure.text);
-  return false;
+static bool has_key(const crlib_conf_t *conf) { return conf->key_file[0] != 0 || conf->key_variable[0] != 0; }
+
+/* The key that was configured; `taken`: the variable's value is wiped. */
+static int read_key(const crlib_conf_t *conf, bool taken, uint8_t ret[KEY_SIZE], struct failure *failure) {
+  char **variables = &environ == NULL ? NULL : environ;
+  if (conf->key_file[0] != 0) return key_read_file(conf->key_file, ret, failure);
+  return taken ? key_take_variable(variables, conf->key_variable, ret, failure) : key_read_variable(variables, conf->key_variable, ret, failure);
 }
+
+/* ---- checkpoint ---- */
 
 static int take_checkpoint(crlib_conf_t *conf) {
   if (conf == NULL) return -1;
@@ -223,11 +223,15 @@ static int take_checkpoint(crlib_conf_t *conf) {
     complain("image_location is not set: name a directory for the image");
     return -1;
   }
-  uint8_t key[KEY_SIZE], *used_key;
-  if (!read_key(conf, key, &used_key)) return -1;
+  uint8_t key[KEY_SIZE];
+  struct failure failure = {.text = ""};
+  if (has_key(conf) && read_key(conf, true, key, &failure) < 0) {
+    complain("%s", failure.text);
+    return -1;
+  }
   engine_tags = conf->tags;
   enum warp_result result =
-      engine_ask(conf->image_location, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, used_key);
+      engine_ask(conf->image_location, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, has_key(conf) ? key : NULL);
   wipe(key, sizeof key);
   engine_tags = NULL;
   if (result != WARP_FAILED) return 0;
@@ -240,29 +244,51 @@ static int take_checkpoint(crlib_conf_t *conf) {
 struct crlib_user_data_storage {
   struct arena arena;
   struct view tags;
-  uint8_t *notes;
+  uint8_t *metadata;
 };
 
+/* What is sealed in an encrypted image takes the place of its metadata and anchor. */
+static int unseal(const crlib_conf_t *conf, const char *path, struct warp_anchor *anchor, struct crlib_user_data_storage *storage, struct failure *failure) {
+  struct {
+    uint8_t key[KEY_SIZE], image_key[KEY_SIZE];
+    struct image_cipher cipher;
+  } secret;
+  uint8_t *metadata;
+  uint64_t size;
+  if (!has_key(conf)) return fail(failure, "%s: it is encrypted: set encryption.key.file or encryption.key.env", path);
+  int result = read_key(conf, false, secret.key, failure);
+  if (result == 0) result = metadata_unseal(path, storage->metadata, anchor, secret.key, &storage->arena, &secret.cipher, secret.image_key, &metadata, &size, failure);
+  wipe(&secret, sizeof secret);
+  wipe_stack();
+  if (result < 0) return -1;
+  storage->metadata = arena_allocate(&storage->arena, size);
+  copy_bytes(storage->metadata, metadata, size);
+  sys(munmap, metadata, size + TAG_SIZE);
+  copy_bytes(anchor, storage->metadata + WARP_ANCHOR_OFFSET, sizeof *anchor);
+  return anchor->metadata_size == size ? 0 : fail(failure, "%s: the sealed metadata makes no sense: take a new checkpoint", path);
+}
+
 /* The notes of an image's metadata; the restorer checks the rest. */
-static int read_tags(const char *location, struct crlib_user_data_storage *ret, struct failure *failure) {
+static int read_tags(const crlib_conf_t *conf, struct crlib_user_data_storage *ret, struct failure *failure) {
   char path[4200];
   struct warp_anchor anchor;
   struct file_status status;
-  format(path, sizeof path, "%s/core.img", location);
+  format(path, sizeof path, "%s/core.img", conf->image_location);
   long fd = open_file(path, O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) return fail(failure, "cannot open %s: %s", path, error_text(fd));
   long n = read_fully((int)fd, &anchor, sizeof anchor, WARP_ANCHOR_OFFSET);
   sys(fstat, fd, &status);
   const bool known = n == (long)sizeof anchor && compare_bytes(anchor.magic, WARP_ANCHOR_MAGIC, sizeof anchor.magic) == 0 && anchor.format_major == WARP_FORMAT_MAJOR;
-  const bool placed = known && anchor.notes_offset <= anchor.metadata_size && anchor.notes_size <= anchor.metadata_size - anchor.notes_offset && anchor.metadata_size <= (uint64_t)status.size;
+  const bool placed = known && anchor.metadata_size <= WARP_LARGEST_METADATA && anchor.metadata_size <= (uint64_t)status.size;
   if (placed) {
-    ret->notes = arena_allocate(&ret->arena, anchor.notes_size);
-    n = read_fully((int)fd, ret->notes, anchor.notes_size, anchor.notes_offset);
+    ret->metadata = arena_allocate(&ret->arena, anchor.metadata_size);
+    n = read_fully((int)fd, ret->metadata, anchor.metadata_size, 0);
   }
   sys(close, fd);
-  if (placed && (anchor.flags & WARP_IMAGE_ENCRYPTED) != 0) return fail(failure, "%s: it is encrypted, so that its labels and user data cannot be compared here", path);
-  if (!placed || n != (long)anchor.notes_size) return fail(failure, "%s: not an image of this version, or damaged: take a new checkpoint", path);
-  return view_find(&ret->tags, &ret->arena, ret->notes, anchor.notes_size, anchor.notes_offset, path, WARP_NOTE_TAGS, sizeof(struct warp_tag_record), failure);
+  if (!placed || n != (long)anchor.metadata_size) return fail(failure, "%s: not an image of this version, or damaged: take a new checkpoint", path);
+  if ((anchor.flags & WARP_IMAGE_ENCRYPTED) != 0 && unseal(conf, path, &anchor, ret, failure) < 0) return -1;
+  if (anchor.notes_offset > anchor.metadata_size || anchor.notes_size > anchor.metadata_size - anchor.notes_offset) return fail(failure, "%s: its notes are out of range: take a new checkpoint", path);
+  return view_find(&ret->tags, &ret->arena, ret->metadata + anchor.notes_offset, anchor.notes_size, anchor.notes_offset, path, WARP_NOTE_TAGS, sizeof(struct warp_tag_record), failure);
 }
 
 static const struct warp_tag_record *image_tag(struct crlib_user_data_storage *storage, uint32_t kind, const char *name) {
@@ -311,7 +337,7 @@ static bool meets_requirements(crlib_conf_t *conf) {
   struct failure failure = {.text = ""};
   bool good = true;
   if (conf->required == NULL) return true;
-  if (read_tags(conf->image_location, &storage, &failure) < 0) {
+  if (read_tags(conf, &storage, &failure) < 0) {
     complain("%s", failure.text);
     good = false;
   } else {
@@ -399,7 +425,7 @@ static crlib_user_data_storage_t *load_user_data(crlib_conf_t *conf) {
   struct failure failure = {.text = ""};
   crlib_user_data_storage_t *storage = conf == NULL ? NULL : engine_memory(sizeof *storage);
   if (storage == NULL) return NULL;
-  if (read_tags(conf->image_location, storage, &failure) == 0) return storage;
+  if (read_tags(conf, storage, &failure) == 0) return storage;
   complain("%s", failure.text);
   arena_release(&storage->arena);
   engine_memory_free(storage);

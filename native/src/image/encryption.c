@@ -1,5 +1,7 @@
 #include "encryption.h"
 
+#include <linux/mman.h>
+
 #include "../base/sha256.h"
 
 /* The first 32 bits of a nonce. */
@@ -84,7 +86,7 @@ int key_read_file(const char *path, uint8_t ret[KEY_SIZE], struct failure *failu
   return result;
 }
 
-int key_take_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE], struct failure *failure) {
+static int read_variable(char **environment, const char *name, bool wiped, uint8_t ret[KEY_SIZE], struct failure *failure) {
   const size_t length = string_length(name);
   char where[200];
   format(where, sizeof where, "the environment variable %s", name);
@@ -93,11 +95,14 @@ int key_take_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE
     char *const value = *environment + length + 1;
     const size_t size = string_length(value);
     const int result = key_parse(value, size, where, false, ret, failure);
-    wipe(value, size);
+    if (wiped) wipe(value, size);
     return result;
   }
   return fail(failure, "%s with the key is not set", where);
 }
+
+int key_read_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE], struct failure *failure) { return read_variable(environment, name, false, ret, failure); }
+int key_take_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE], struct failure *failure) { return read_variable(environment, name, true, ret, failure); }
 
 /* More than any function here, and what it calls, takes. */
 #define STACK_USED (12 * KIB)
@@ -170,8 +175,35 @@ void metadata_seal(const struct image_cipher *cipher, const struct buffer *open,
   aes_gcm_encrypt(&cipher->gcm, nonce, open->bytes, open->size, metadata, size, to, to + size);
 }
 
-bool metadata_unseal(const struct image_cipher *cipher, const struct buffer *open, const uint8_t *sealed, size_t size, uint8_t *to) {
+static const char *damaged = "the image is damaged: take it from its source again";
+
+int metadata_unseal(const char *path, const uint8_t *metadata, const struct warp_anchor *anchor, const uint8_t key[KEY_SIZE], struct arena *arena, struct image_cipher *cipher, uint8_t image_key[KEY_SIZE],
+                    uint8_t **ret, uint64_t *ret_size, struct failure *failure) {
+  struct view record, encryption, chunks;
+  if (anchor->notes_offset > anchor->metadata_size || anchor->notes_size > anchor->metadata_size - anchor->notes_offset) return fail(failure, "%s: notes out of range: %s", path, damaged);
+#define FIND(name, type, kind) \
+  if (view_find(name, arena, metadata + anchor->notes_offset, anchor->notes_size, anchor->notes_offset, path, WARP_NOTE_##type, sizeof(struct kind), failure) < 0) return -1
+  FIND(&record, IMAGE, warp_image_record);
+  FIND(&encryption, ENCRYPTION, warp_encryption_record);
+  FIND(&chunks, CHUNKS, warp_chunk_record);
+#undef FIND
+  if (record.count != 1 || encryption.count != 1) return fail(failure, "%s: the notes image or encryption are missing: %s", path, damaged);
+  const struct warp_encryption_record *how = view_at(&encryption, struct warp_encryption_record, 0);
+  if (how->cipher != WARP_CIPHER_AES_256_GCM || how->derivation != WARP_DERIVATION_HKDF_SHA256)
+    return fail(failure, "%s: encrypted with cipher %u and key derivation %u, which are not known here: use warp-tool of the version that made it", path, how->cipher, how->derivation);
+  size_t size;
+  const uint8_t *sealed = view_bytes(&encryption, how->sealed, &size);
+  if (size < WARP_ANCHOR_OFFSET + sizeof *anchor + TAG_SIZE) return fail(failure, "%s: the sealed metadata is cut off: %s", path, damaged);
+  const long address = map_anonymous(0, size, PROT_READ | PROT_WRITE, MAP_POPULATE);
+  if (address < 0) return fail(failure, "%s: %lu bytes of metadata cannot be decrypted: %s", path, size, error_text(address));
+  image_key_derive(key, how->salt, image_key);
+  image_cipher_begin(cipher, image_key, view_at(&record, struct warp_image_record, 0)->image_id);
+  const struct buffer open = open_data(arena, record.payload, record.payload_size, anchor->content_size, chunks.records, chunks.count);
   uint8_t nonce[AES_GCM_NONCE_SIZE];
   make_nonce(nonce, FOR_METADATA, 0);
-  return size >= TAG_SIZE && aes_gcm_decrypt(&cipher->gcm, nonce, open->bytes, open->size, sealed, size - TAG_SIZE, to, sealed + (size - TAG_SIZE));
+  *ret = (uint8_t *)address;
+  *ret_size = size - TAG_SIZE;
+  if (aes_gcm_decrypt(&cipher->gcm, nonce, open.bytes, open.size, sealed, *ret_size, *ret, sealed + *ret_size)) return 0;
+  sys(munmap, address, size);
+  return fail(failure, "%s: it was encrypted with another key, or changed on purpose: give the right key", path);
 }

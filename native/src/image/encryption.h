@@ -5,6 +5,7 @@
 #include "../../include/warp_image.h"
 #include "../base/aes_gcm.h"
 #include "../base/base.h"
+#include "tables.h"
 
 #define KEY_SIZE AES_GCM_KEY_SIZE
 #define SALT_SIZE 32
@@ -21,7 +22,9 @@
 int key_parse(const char *content, size_t size, const char *where, bool raw, uint8_t ret[KEY_SIZE], struct failure *failure);
 /* The key in a file. */
 int key_read_file(const char *path, uint8_t ret[KEY_SIZE], struct failure *failure);
-/* The key in a variable of `environment`, whose value is wiped there: who looks at this process does not find it. */
+/* The key in a variable of `environment`. */
+int key_read_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE], struct failure *failure);
+/* Likewise, and wipes the variable's value: who looks at this process does not find it. */
 int key_take_variable(char **environment, const char *name, uint8_t ret[KEY_SIZE], struct failure *failure);
 
 /* What functions of this file, which have returned, may have left on the calling thread's stack. */
@@ -50,7 +53,12 @@ bool chunk_decrypt(const struct image_cipher *cipher, const struct warp_chunk_re
  */
 struct buffer open_data(struct arena *arena, const uint8_t *image_note, size_t image_note_size, uint64_t content_size, const struct warp_chunk_record *chunks, size_t count);
 /* The whole metadata; `to` has room for TAG_SIZE more. */
+/*
+ * Decrypts what is sealed in the open metadata of an encrypted image, with the user's key, to new pages: *ret and *ret_size. The image's key is set up in
+ * `cipher`, and goes to `image_key`.
+ */
+int metadata_unseal(const char *path, const uint8_t *metadata, const struct warp_anchor *anchor, const uint8_t key[KEY_SIZE], struct arena *arena, struct image_cipher *cipher, uint8_t image_key[KEY_SIZE],
+                    uint8_t **ret, uint64_t *ret_size, struct failure *failure);
 void metadata_seal(const struct image_cipher *cipher, const struct buffer *open, const uint8_t *metadata, size_t size, uint8_t *to);
-bool metadata_unseal(const struct image_cipher *cipher, const struct buffer *open, const uint8_t *sealed, size_t size, uint8_t *to);
 
 #endif

@@ -74,36 +74,17 @@ static int place_chunks(struct image *image, struct arena *arena, const struct v
 
 /* The metadata and anchor of the image inside take the place of those of the encrypted one. */
 static int unseal(struct image *image, struct decryption *decryption, struct arena *arena, Elf64_Ehdr *header, struct failure *failure) {
-  const struct warp_anchor outer = image->anchor;
+  const struct warp_anchor outer = image->anchor, *anchor = &image->anchor;
   uint8_t *const outer_metadata = image->metadata;
-  struct view record, encryption, chunks;
-  if (outer.notes_offset > outer.metadata_size || outer.notes_size > outer.metadata_size - outer.notes_offset) return fail_metadata(image, "notes out of range", failure);
-#define FIND(name, type, kind) \
-  if (view_find(name, arena, outer_metadata + outer.notes_offset, outer.notes_size, outer.notes_offset, image->path, WARP_NOTE_##type, sizeof(struct kind), failure) < 0) return -1
-  FIND(&record, IMAGE, warp_image_record);
-  FIND(&encryption, ENCRYPTION, warp_encryption_record);
-  FIND(&chunks, CHUNKS, warp_chunk_record);
-#undef FIND
-  if (record.count != 1 || encryption.count != 1) return fail_metadata(image, "the notes image or encryption are missing", failure);
-  const struct warp_encryption_record *how = view_at(&encryption, struct warp_encryption_record, 0);
-  if (how->cipher != WARP_CIPHER_AES_256_GCM || how->derivation != WARP_DERIVATION_HKDF_SHA256)
-    return fail(failure, "%s: encrypted with cipher %u and key derivation %u, which are not known to this restorer: use warp-tool of the version that made it", image->path, how->cipher, how->derivation);
-  size_t size;
-  const uint8_t *sealed = view_bytes(&encryption, how->sealed, &size);
-  if (size < START_SIZE + TAG_SIZE) return fail_metadata(image, "the sealed metadata is cut off", failure);
-  const long address = map_anonymous(0, size, PROT_READ | PROT_WRITE, MAP_POPULATE);
-  if (address < 0) return fail(failure, "%s: %lu bytes of metadata cannot be decrypted: %s", image->path, size, error_text(address));
-  image_key_derive(decryption->key, how->salt, decryption->image_key);
-  image_cipher_begin(&decryption->cipher, decryption->image_key, view_at(&record, struct warp_image_record, 0)->image_id);
-  const struct buffer open = open_data(arena, record.payload, record.payload_size, outer.content_size, chunks.records, chunks.count);
-  if (!metadata_unseal(&decryption->cipher, &open, sealed, size, (uint8_t *)address)) return fail(failure, "%s: it was encrypted with another key, or changed on purpose: give the right key", image->path);
+  struct view chunks;
+  uint64_t size;
+  if (metadata_unseal(image->path, outer_metadata, &outer, decryption->key, arena, &decryption->cipher, decryption->image_key, &image->metadata, &size, failure) < 0) return -1;
   decryption->encrypted = true;
   decryption->file_size = outer.file_size;
-  image->metadata = (uint8_t *)address;
   if (read_start(image, image->metadata, START_SIZE, header, failure) < 0) return -1;
-  const struct warp_anchor *anchor = &image->anchor;
-  if (anchor->metadata_size != size - TAG_SIZE || (anchor->flags & WARP_IMAGE_ENCRYPTED) != 0 || anchor->notes_offset > anchor->metadata_size || anchor->notes_size > anchor->metadata_size - anchor->notes_offset)
+  if (anchor->metadata_size != size || (anchor->flags & WARP_IMAGE_ENCRYPTED) != 0 || anchor->notes_offset > size || anchor->notes_size > size - anchor->notes_offset)
     return fail_metadata(image, "the sealed metadata makes no sense", failure);
+  if (view_find(&chunks, arena, outer_metadata + outer.notes_offset, outer.notes_size, outer.notes_offset, image->path, WARP_NOTE_CHUNKS, sizeof(struct warp_chunk_record), failure) < 0) return -1;
   if (place_chunks(image, arena, &chunks, failure) < 0) return -1;
   sys(munmap, outer_metadata, outer.metadata_size);
   return 0;
