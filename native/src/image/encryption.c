@@ -94,6 +94,7 @@ static int read_variable(char **environment, const char *name, bool wiped, uint8
     if (!starts_with(*environment, name) || (*environment)[length] != '=') continue;
     char *const value = *environment + length + 1;
     const size_t size = string_length(value);
+    if (size == 0) return fail(failure, "%s is empty: a key is wiped there when it has been used; set it, or name a file", where);
     const int result = key_parse(value, size, where, false, ret, failure);
     if (wiped) wipe(value, size);
     return result;
