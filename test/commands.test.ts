@@ -184,7 +184,7 @@ describe('errors', () => {
     [['restore', 'x', '--encryption-key-file', 'k', '--encryption-key-env', 'K'], /cannot also be provided/],
     [['checkpoint', '1', '--to', '/tmp/x', '--parent', 'p'], /--parent is not supported/],
     [['checkpoint', '1', '--to', '/tmp/x', '--timeout', 'soon'], /--timeout soon is not a number of seconds/],
-    [['checkpoint', '1', '--to', '/tmp/x', '--engine', 'criu'], /--engine criu is not supported/],
+    [['restore', 'x', '--engine', 'pauseengine', '--keep-pid'], /--keep-pid has no meaning with --engine pauseengine/],
     [['restore', 'x', '--env', 'NOVALUE'], /--env NOVALUE is not NAME=VALUE/],
     [['schema', 'nothing'], /nothing prints no JSON document/],
   ])('%j exits with 2 and one line', (argv, message) => {

@@ -4,8 +4,13 @@ import { Failure } from '../failure.js';
 import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
-import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import { engineFlag, givenFlags, logLevelFlag, notYetFlags, refuseOthers, refuseUnsupported, refuseUrl } from './engine-flags.js';
 import { keyFlags, nativeKeyArguments } from './keys.js';
+
+const OUTCOME: Record<string, string> = { simengine: 'no image; the process goes on', pauseengine: 'no image; the process is paused' };
+
+/** Flags that mean something to an engine that keeps no image. */
+const SIMULATED = { simengine: ['to', 'leave-running', 'timeout', 'log-level'], pauseengine: ['to', 'timeout', 'log-level'] };
 
 const { parent } = notYetFlags;
 
@@ -18,6 +23,7 @@ export default class Checkpoint extends DocumentCommand {
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running --timeout 30',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --compression lz4',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --encryption-key-env IMAGE_KEY',
+    '<%= config.bin %> checkpoint 1234 --to /tmp/paused --engine pauseengine',
   ];
   static override args = {
     pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }),
@@ -52,7 +58,7 @@ export default class Checkpoint extends DocumentCommand {
   };
 
   async run(): Promise<CheckpointResult> {
-    const { args, flags } = await this.parse(Checkpoint);
+    const { args, flags, raw } = await this.parse(Checkpoint);
     refuseUnsupported(flags);
     refuseUrl(flags.to, 'use a local directory, then `warp-tool push`');
     if (!/^[1-9][0-9]*$/.test(args.pid))
@@ -61,7 +67,10 @@ export default class Checkpoint extends DocumentCommand {
       throw new Failure(`--timeout ${flags.timeout} is not a number of seconds above 0`);
     if (flags['compression-level'] !== undefined && flags.compression === 'none')
       throw new Failure('--compression-level has no meaning without --compression lz4; give both');
-    const argv = [args.pid, '--to', flags.to, '--compression', flags.compression];
+    const argv = [args.pid, '--to', flags.to, '--engine', flags.engine];
+    if (flags.engine === 'simengine' || flags.engine === 'pauseengine')
+      refuseOthers(flags.engine, givenFlags(raw), SIMULATED[flags.engine]);
+    argv.push('--compression', flags.compression);
     if (flags['compression-level'] !== undefined) argv.push('--compression-level', String(flags['compression-level']));
     if (flags['chunk-size'] !== undefined) argv.push('--chunk-size', String(flags['chunk-size']));
     if (flags['leave-running']) argv.push('--leave-running');
@@ -84,7 +93,7 @@ export default class Checkpoint extends DocumentCommand {
       });
       progress.end();
       this.present(result, flags.json ?? false, (document) => [
-        `${printable(document.image)}  ${this.style.dim(`${bytes(document.bytes)}, generation ${document.generation}`)}`,
+        `${printable(document.image)}  ${this.style.dim(OUTCOME[flags.engine] ?? `${bytes(document.bytes)}, generation ${document.generation}`)}`,
       ]);
       return result;
     } finally {

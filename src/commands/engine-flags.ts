@@ -6,13 +6,13 @@ export const logLevelFlag = Flags.string({
   description: 'How much the engine tells on its way.',
 });
 
-/** Flags of the command line contract that the engine does not have yet: known, so that they are refused by name rather than ignored. */
 export const engineFlag = Flags.string({
-  description: 'Engine to use.',
+  description: 'Engine to use; see `warp-tool engines`.',
   options: ['warp', 'criu', 'simengine', 'pauseengine'],
   default: 'warp',
 });
 
+/** Flags of the command line contract that the engine does not have yet: known, so that they are refused by name rather than ignored. */
 export const notYetFlags = {
   parent: Flags.string({ hidden: true }),
   policies: Flags.string({ hidden: true }),
@@ -25,9 +25,19 @@ export function refuseUnsupported(flags: Record<string, unknown>): void {
     if (value === undefined || value === false) continue;
     throw new Failure(`--${name} is not supported by this version of the engine; run the command without it`);
   }
-  if (flags['engine'] !== undefined && flags['engine'] !== 'warp') {
-    throw new Failure(`--engine ${String(flags['engine'])} is not supported by this version; use warp, see \`warp-tool engines\``);
+}
+
+/** Throws for every flag in `given` (as it was typed) that the engine does not obey. */
+export function refuseOthers(engine: string, given: readonly string[], obeyed: readonly string[]): void {
+  for (const name of given) {
+    if (name === 'engine' || name === 'json' || name === 'debug' || name === 'no-color' || obeyed.includes(name)) continue;
+    throw new Failure(`--${name} has no meaning with --engine ${engine}; leave it out`);
   }
+}
+
+/** The flags that were typed, without those that have their default. */
+export function givenFlags(raw: readonly { type: string; flag?: string }[]): string[] {
+  return raw.flatMap((token) => (token.type === 'flag' && token.flag !== undefined ? [token.flag] : []));
 }
 
 /** A local directory or file, where the contract also allows an object's URL; `mend` is what to do instead. */

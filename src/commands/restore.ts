@@ -2,7 +2,7 @@ import { Flags } from '@oclif/core';
 import { become, nativeFile } from '../engine/native.js';
 import { Failure } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
-import { engineFlag, logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import { engineFlag, givenFlags, logLevelFlag, notYetFlags, refuseOthers, refuseUnsupported, refuseUrl } from './engine-flags.js';
 import { keyFlags, nativeKeyArguments } from './keys.js';
 
 const { policies } = notYetFlags;
@@ -12,13 +12,15 @@ export default class Restore extends WarpCommand {
   static override description = [
     "warp-tool becomes the process: standard streams are those of this command, and the exit status is the program's own, 128 + signal",
     'when it died of one. What stands behind -- is for programs that ask for it: a Java program gets -DNAME=VALUE as system properties, and then',
-    'a class whose main method is run, and its arguments (docs/java.md).',
+    'a class whose main method is run, and its arguments (docs/java.md). With --engine pauseengine the paused process goes on where it is,',
+    'and this command ends with 0.',
   ].join(' ');
   static override usage = 'restore IMAGE [FLAGS] [-- ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> restore /tmp/image',
     '<%= config.bin %> restore /tmp/image --env PORT=8081 --stats /tmp/restore.json',
     '<%= config.bin %> restore /tmp/image --encryption-key-file /run/keys/image',
+    '<%= config.bin %> restore /tmp/paused --engine pauseengine',
     '<%= config.bin %> restore /tmp/image -- -Dapp.mode=live com.example.Main --verbose',
   ];
   static override args = { image: imageArgument };
@@ -59,10 +61,11 @@ export default class Restore extends WarpCommand {
 
   async run(): Promise<void> {
     const programArguments = this.takeProgramArguments();
-    const { args, flags } = await this.parse(Restore);
+    const { args, flags, raw } = await this.parse(Restore);
     refuseUnsupported(flags);
     refuseUrl(args.image, 'get the image with `warp-tool pull` first');
-    const argv = ['warp-restore', args.image];
+    const argv = ['warp-restore', args.image, '--engine', flags.engine];
+    if (flags.engine === 'simengine' || flags.engine === 'pauseengine') refuseOthers(flags.engine, givenFlags(raw), ['env', 'log-level']);
     if (flags.concurrent !== undefined) argv.push(flags.concurrent ? '--concurrent' : '--no-concurrent');
     for (const name of ['load-concurrency', 'load-faults', 'load-trace'] as const)
       if (flags[name] !== undefined) argv.push(`--${name}`, String(flags[name]));

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, read, readSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, read, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Failure, ImageError, systemErrorReason } from '../failure.js';
@@ -158,6 +158,14 @@ export async function openSource(argument: string): Promise<ByteSource> {
   return opener(argument);
 }
 
+/** What is in a directory that another engine's checkpoint filled, and what to do about it; null when that is nothing known. */
+function withoutImage(directory: string): string | null {
+  const holds = (name: string): boolean => existsSync(join(directory, name));
+  if (holds('pid')) return 'no image: pauseengine has paused a process, which `warp-tool restore DIR --engine pauseengine` lets go on';
+  if (holds('tags') && holds('score')) return 'no image: simengine only simulated a checkpoint; take one with --engine warp';
+  return null;
+}
+
 /** The core file that an IMAGE argument means: the file itself, or `core.img` in a directory (the CRaC convention). URLs stay as they are. */
 export async function resolveImage(argument: string): Promise<string> {
   if (schemeOf(argument) !== null) return argument;
@@ -172,6 +180,8 @@ export async function resolveImage(argument: string): Promise<string> {
   try {
     statSync(path);
   } catch (error) {
+    const other = withoutImage(argument);
+    if (other !== null) throw new Failure(`${argument}: ${other}`, { cause: error });
     throw new Failure(`${argument} holds no core.img; give a directory that \`warp-tool checkpoint PID --to DIR\` wrote, or a core file`, {
       cause: error,
     });

@@ -242,6 +242,9 @@ export interface EngineState {
 /** The engines of the command line contract and whether this host and this version can use them. */
 export function engineStates(): EngineState[] {
   const blocking = checkHost().find((check) => check.status === 'unable');
+  const reason = blocking ? `${blocking.name}: ${blocking.found}; ${blocking.mend}` : null;
+  // They need the library in the process, and nothing of the host.
+  const built = nativeBuild().status === 'ok';
   const notDriven = 'this version of warp-tool does not drive it';
   const criu = spawnSync('criu', ['--version'], { stdio: 'ignore', timeout: 10_000 });
   return [
@@ -249,7 +252,7 @@ export function engineStates(): EngineState[] {
       name: 'warp',
       usable: blocking === undefined,
       description: 'captures from inside the process, with no privilege',
-      reason: blocking ? `${blocking.name}: ${blocking.found}; ${blocking.mend}` : null,
+      reason,
     },
     {
       name: 'criu',
@@ -257,7 +260,7 @@ export function engineStates(): EngineState[] {
       description: 'CRIU: process trees from outside, with privilege',
       reason: criu.error ? `criu is not installed, and ${notDriven}` : notDriven,
     },
-    { name: 'simengine', usable: false, description: 'CRaC: calls the hooks, keeps no image', reason: notDriven },
-    { name: 'pauseengine', usable: false, description: 'CRaC: pauses the process in place', reason: notDriven },
+    { name: 'simengine', usable: built, description: 'CRaC: calls the hooks, keeps no image', reason: built ? null : reason },
+    { name: 'pauseengine', usable: built, description: 'CRaC: pauses the process in place until a restore', reason: built ? null : reason },
   ];
 }

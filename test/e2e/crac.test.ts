@@ -308,6 +308,41 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
     expect((await service.program.ended).signal).toBe('SIGKILL');
   });
 
+  it('tells resources of a checkpoint that is only simulated, or a pause that ends with new arguments', async () => {
+    const service = await startWeb(java);
+    expect((await ask(service, '--engine', 'simengine')).code).toBe(0);
+    expect((await answerOf(service.program, service.port)).events).toEqual([
+      'before listener',
+      'before log',
+      'after log',
+      'after listener',
+    ]);
+    expect((await ask(service, '--engine', 'pauseengine')).code).toBe(0);
+    const resume = warpTool([
+      'restore',
+      service.image,
+      '--engine',
+      'pauseengine',
+      '--env',
+      'MODE=resumed',
+      '--',
+      '-Dapp.mode=test',
+      'Job',
+      'a',
+    ]);
+    expect((await resume.ended).code, resume.stderr).toBe(0);
+    await service.program.output(/^job a mode test loader true$/m);
+    const state = await answerOf(service.program, service.port);
+    expect(state).toMatchObject({ pid: service.program.pid, mode: 'resumed', property: 'test' });
+    expect(state.events).toHaveLength(8);
+    expect(state.restored).not.toBeNull();
+    await service.program.kill();
+    const inside = await startWeb(java, { jvm: ['-Dwarp.engine=simengine'] });
+    inside.program.child.stdin!.write('checkpoint\n');
+    await inside.program.output(/^went on$/m);
+    expect(existsSync(join(inside.image, 'score'))).toBe(true);
+  });
+
   it('is there through scripts, and not with --no-java-agent', async () => {
     const script = join(makeDirectory(), 'start');
     writeFileSync(script, `#!/bin/sh\nexec ${java} "$@"\n`);

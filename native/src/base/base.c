@@ -181,6 +181,18 @@ uint64_t parse_hex(const char **at) {
   if (starts_with(*at, "0x")) *at += 2;
   return parse_digits(at, 16);
 }
+
+bool parse_bytes(const char *digits, uint8_t *ret, size_t capacity, size_t *size) {
+  const size_t length = string_length(digits);
+  if (length % 2 != 0 || length / 2 > capacity) return false;
+  for (size_t i = 0; i < length; i += 2) {
+    const char pair[3] = {digits[i], digits[i + 1], 0}, *at = pair;
+    ret[i / 2] = (uint8_t)parse_hex(&at);
+    if (at != pair + 2) return false;
+  }
+  *size = length / 2;
+  return true;
+}
 int64_t parse_signed(const char **at) {
   bool negative = **at == '-';
   if (negative) (*at)++;

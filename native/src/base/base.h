@@ -66,6 +66,8 @@ uint64_t parse_decimal(const char **at);
 uint64_t parse_hex(const char **at);
 int64_t parse_signed(const char **at);
 uint64_t parse_octal(const char **at);
+/* The bytes that an even number of hexadecimal digits stands for; false when they are something else, or more than `capacity`. */
+bool parse_bytes(const char *digits, uint8_t *ret, size_t capacity, size_t *size);
 
 /* "No such file or directory (ENOENT)" for -ENOENT or ENOENT. */
 const char *error_text(long error);

@@ -1,15 +1,16 @@
 /* warp-checkpoint: asks the engine inside a process for a checkpoint, and waits until the image is durable. */
-#include <linux/un.h>
-
+#include "../base/connection.h"
 #include "../base/lz4.h"
 #include "../image/encryption.h"
 #include "../base/socket_constants.h"
+#include "../image/simulated.h"
 #include "../program/program.h"
 
 static const char usage[] =
     "usage: warp-checkpoint PID --to DIR [--leave-running] [--self-contained] [--timeout SECONDS]\n"
     "                       [--compression none|lz4] [--compression-level 1-9] [--chunk-size KIB]\n"
     "                       [--encryption-key-file FILE | --encryption-key-env NAME]\n"
+    "                       [--engine warp|simengine|pauseengine]\n"
     "                       [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
     "\n"
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
@@ -18,11 +19,15 @@ static const char usage[] =
     "and loaded as one, is a chunk: of 4 to 256 KiB, 256 by default.\n"
     "With a key (64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are) the image is encrypted\n"
     "with AES-256-GCM; the key itself gets into neither the image nor the program.\n"
+    "With --engine simengine there is no image and the process goes on; with pauseengine it stands still until\n"
+    "'warp-restore DIR --engine pauseengine' lets it go on in place.\n"
     "\n"
-    "As an engine of older CRaC JDKs (-XX:CREngine): warp-checkpoint checkpoint|restore|restorewait DIR\n";
+    "As an engine of older CRaC JDKs (-XX:CREngine): warp-checkpoint checkpoint|restore|restorewait DIR; by a link\n"
+    "to it of the name simengine or pauseengine, as these.\n";
 
 struct options {
   uint32_t pid;
+  enum engine_kind engine;
   char directory[4200];
   bool leave_running;
   bool self_contained;
@@ -81,46 +86,6 @@ static int failed_with(const struct options *options, const char *text, ...) {
   format_list(message, sizeof message, text, arguments);
   va_end(arguments);
   return failed(options, message);
-}
-
-/* ---- the process ---- */
-
-/* The process's id in its own pid namespace, and that namespace: the engine's socket is named after both. */
-static int find_process(struct options *options, uint64_t *namespace, uint32_t *inner_pid, uint32_t *uid) {
-  char path[64], status[4096], link[64];
-  format(path, sizeof path, "/proc/%u/status", options->pid);
-  if (read_small_file(path, status, sizeof status) < 0) return failed_with(options, "process %u does not exist: give the pid of a running process (warp-tool ps lists them)", options->pid);
-  *inner_pid = options->pid;
-  const char *at = find_string(status, "NSpid:");
-  if (at != NULL)
-    for (at += 6; *at == '\t' || *at == ' ';) {
-      at++;
-      *inner_pid = (uint32_t)parse_decimal(&at);
-    }
-  at = find_string(status, "\nUid:\t");
-  if (at != NULL) at += 6, *uid = (uint32_t)parse_decimal(&at);
-  format(path, sizeof path, "/proc/%u/ns/pid", options->pid);
-  /* Without the right to look (another user's process) it is most likely our own namespace. */
-  if (read_link(path, link, sizeof link) < 0) read_link("/proc/self/ns/pid", link, sizeof link);
-  at = find_character(link, '[');
-  *namespace = 0;
-  if (at != NULL) at++, *namespace = parse_decimal(&at);
-  return 0;
-}
-
-static long connect_to_engine(uint64_t namespace, uint32_t inner_pid) {
-  struct sockaddr_un address;
-  fill_bytes(&address, 0, sizeof address);
-  address.sun_family = AF_UNIX_;
-  size_t n = format(address.sun_path + 1, sizeof address.sun_path - 1, "warp-tool/%lu/%u", namespace, inner_pid);
-  long fd = sys(socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
-  if (fd < 0) return fd;
-  long error = sys(connect, fd, &address, offsetof(struct sockaddr_un, sun_path) + 1 + n);
-  if (error < 0) {
-    sys(close, fd);
-    return error;
-  }
-  return fd;
 }
 
 /* ---- answers ---- */
@@ -189,7 +154,7 @@ static int converse(struct options *options, int fd) {
   static char buffer[16384];
   size_t length = 0;
   struct outcome outcome = {false, 0};
-  size_t n = format(buffer, sizeof buffer, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s\n", options->directory, options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s\n", options->directory, engine_names[options->engine], options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
                     options->key_digits[0] == 0 ? "" : "encryption-key=", options->key_digits, options->key_digits[0] == 0 ? "" : "\n",
                     options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
   /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
@@ -237,6 +202,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
       options->json = true;
     } else if (option_with_value(argc, argv, &i, "--to", &value)) {
       directory = value;
+    } else if (option_with_value(argc, argv, &i, "--engine", &value)) {
+      if (!engine_parse(value, &options->engine)) return failed_with(options, "--engine %s: choose warp, simengine or pauseengine", value);
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       options->stats = value;
     } else if (option_with_value(argc, argv, &i, "--timeout", &value)) {
@@ -298,26 +265,13 @@ static int read_key(struct options *options, char **environment) {
 static int take_checkpoint(struct options *given) {
   struct options options = *given;
   wipe(given->key_digits, sizeof given->key_digits);
-  uint64_t namespace = 0;
-  uint32_t inner_pid = 0, uid = 0;
-  int status = find_process(&options, &namespace, &inner_pid, &uid);
-  if (status != 0) return status;
-  long fd = connect_to_engine(namespace, inner_pid);
-  if (fd < 0) return failed_with(&options, "process %u does not run the engine (no socket of it: %s): start the program with 'warp-tool run', or with LD_PRELOAD=libwarp.so", options.pid, error_text(fd));
-  struct {
-    int32_t pid;
-    uint32_t uid, gid;
-  } peer = {0, 0, 0};
-  uint32_t size = sizeof peer;
-  /* An abstract name can be taken by anybody: what answers must be the process itself. */
-  if (sys(getsockopt, fd, SOL_SOCKET_, SO_PEERCRED_, &peer, &size) < 0 || (uint32_t)peer.pid != options.pid) return failed_with(&options, "process %d, not process %u, answers in its name: nothing was asked of it", peer.pid, options.pid);
+  struct failure failure = {.text = ""};
+  const long fd = engine_connect(options.pid, &failure);
+  if (fd < 0) return failed(&options, failure.text);
   return converse(&options, (int)fd);
 }
 
 /* ---- as an engine that older CRaC JDKs run: checkpoint|restore|restorewait DIRECTORY, on the process that runs it ---- */
-
-/* What the JVM waits for with sigwaitinfo(2): SIGRTMIN + 2 of the C library. */
-#define JVM_SIGNAL 36
 
 static const char *variable(char **environment, const char *name) {
   size_t length = string_length(name);
@@ -326,24 +280,23 @@ static const char *variable(char **environment, const char *name) {
   return NULL;
 }
 
-static void tell_jvm(uint32_t pid, int32_t value) {
-  struct siginfo info;
-  fill_bytes(&info, 0, sizeof info);
-  info.si_signo = JVM_SIGNAL;
-  info.si_code = SI_QUEUE;
-  info.si_pid = (int)sys(getpid);
-  info.si_uid = (uint32_t)sys(getuid);
-  info.si_value.sival_ptr = (void *)(int64_t)value;
-  sys(rt_sigqueueinfo, pid, JVM_SIGNAL, &info);
+/* Needs nothing in the JVM: what it waits for comes at once, or with a restore. */
+static int simulate_parent(const struct options *options, enum engine_kind engine) {
+  const struct simulated_text nothing = {.tags = {NULL}};
+  struct failure failure = {.text = ""};
+  const int result = simulated_write(options->directory, &nothing, engine == ENGINE_PAUSE ? options->pid : 0, &failure);
+  if (result < 0 || engine == ENGINE_SIM) queue_restore_signal(options->pid, result);
+  return result < 0 ? failed(options, failure.text) : 0;
 }
 
 /* The JVM waits for this program's end and then for the signal: so a child does the work, and is nobody's child meanwhile. */
-static int checkpoint_parent(const char *directory, char **environment) {
+static int checkpoint_parent(const char *directory, enum engine_kind engine, char **environment) {
   static struct options options;
   options.pid = (uint32_t)sys(getppid);
   const char *leave_running = variable(environment, "CRAC_CRIU_LEAVE_RUNNING");
   options.leave_running = leave_running != NULL && leave_running[0] != 0;
   absolute_path(directory, options.directory, sizeof options.directory);
+  if (engine != ENGINE_WARP) return simulate_parent(&options, engine);
   long child = sys(clone, 17 /* SIGCHLD */, 0, 0, 0, 0);
   if (child < 0) return failed_with(&options, "cannot start a process: %s", error_text(child));
   if (child > 0) return 0;
@@ -353,13 +306,22 @@ static int checkpoint_parent(const char *directory, char **environment) {
     sys(nanosleep, &pause, NULL);
   }
   int status = take_checkpoint(&options);
-  if (status != 0 || options.leave_running) tell_jvm(options.pid, status == 0 ? 0 : -1);
+  if (status != 0 || options.leave_running) queue_restore_signal(options.pid, status == 0 ? 0 : -1);
   return status;
 }
 
-static int restore_as_jvm(const char *directory, char **environment) {
+static int restore_as_jvm(const char *directory, enum engine_kind engine, char **environment) {
   char restorer[4200], notify[32];
   const char *data_id = variable(environment, "CRAC_NEW_ARGS_ID");
+  if (engine == ENGINE_PAUSE) {
+    struct failure failure = {.text = ""};
+    const int32_t value = data_id == NULL ? 0 : (int32_t)parse_signed(&data_id);
+    return simulated_signal(directory, value, &failure) < 0 ? (program_error("%s", failure.text), 2) : 0;
+  }
+  if (engine == ENGINE_SIM) {
+    program_error("%s: simengine keeps no image: nothing can be restored", directory);
+    return 2;
+  }
   long n = read_link("/proc/self/exe", restorer, sizeof restorer);
   char *slash = n <= 0 ? NULL : (char *)find_last_character(restorer, '/');
   if (slash == NULL) {
@@ -367,18 +329,26 @@ static int restore_as_jvm(const char *directory, char **environment) {
     return 2;
   }
   format(slash + 1, sizeof restorer - (size_t)(slash + 1 - restorer), "warp-restore");
-  format(notify, sizeof notify, "%d:%s", JVM_SIGNAL, data_id == NULL || data_id[0] == 0 ? "0" : data_id);
+  format(notify, sizeof notify, "%d:%s", RESTORE_SIGNAL, data_id == NULL || data_id[0] == 0 ? "0" : data_id);
   const char *argv[] = {"warp-restore", directory, "--notify", notify, NULL};
   long error = sys(execve, restorer, argv, environment);
   program_error("cannot run %s: %s", restorer, error_text(error));
   return 2;
 }
 
+/* The engine that this program is called as. */
+static enum engine_kind called_as(const char *name) {
+  enum engine_kind engine = ENGINE_WARP;
+  const char *slash = find_last_character(name, '/');
+  engine_parse(slash == NULL ? name : slash + 1, &engine);
+  return engine;
+}
+
 int program_main(int argc, char **argv, char **environment) {
   static struct options options;
   program_log_to_stderr("warp-checkpoint");
-  if (argc == 3 && strings_equal(argv[1], "checkpoint")) return checkpoint_parent(argv[2], environment);
-  if (argc == 3 && (strings_equal(argv[1], "restore") || strings_equal(argv[1], "restorewait"))) return restore_as_jvm(argv[2], environment);
+  if (argc == 3 && strings_equal(argv[1], "checkpoint")) return checkpoint_parent(argv[2], called_as(argv[0]), environment);
+  if (argc == 3 && (strings_equal(argv[1], "restore") || strings_equal(argv[1], "restorewait"))) return restore_as_jvm(argv[2], called_as(argv[0]), environment);
   int status = parse_options(argc, argv, &options);
   if (status == 0) status = read_key(&options, environment);
   return status != 0 ? status : take_checkpoint(&options);

@@ -10,8 +10,7 @@
 
 static char last_error[640];
 
-static enum warp_result failed(const char *text, ...) __attribute__((format(printf, 1, 2)));
-static enum warp_result failed(const char *text, ...) {
+int engine_fail(const char *text, ...) {
   va_list arguments;
   va_start(arguments, text);
   format_list(last_error, sizeof last_error, text, arguments);
@@ -20,20 +19,20 @@ static enum warp_result failed(const char *text, ...) {
 }
 
 /* Reads the engine's lines until one decides; a restored process finds its connection ended. */
-static enum warp_result wait_for_answer(int fd, uint32_t generation) {
+static int wait_for_answer(int fd, uint32_t generation) {
   char text[2048];
   size_t length = 0;
   for (;;) {
     long n = sys(read, fd, text + length, sizeof text - 1 - length);
     if (warp_control.generation != generation) return WARP_RESTORED;
     if (n == -EINTR) continue;
-    if (n <= 0) return failed("the engine went away");
+    if (n <= 0) return engine_fail("the engine went away");
     length += (size_t)n;
     text[length] = 0;
     char *line = text, *end;
     while ((end = (char *)find_character(line, '\n')) != NULL) {
       *end = 0;
-      if (line[0] == 'E') return failed("%s", line + 1);
+      if (line[0] == 'E') return engine_fail("%s", line + 1);
       if (line[0] == 'D') return WARP_LEFT_RUNNING;
       line = end + 1;
     }
@@ -58,33 +57,33 @@ static long send_key(int fd, uint8_t key[KEY_SIZE]) {
   return sent == (long)length ? 0 : -EPIPE;
 }
 
-int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level, uint8_t *key) {
+int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key) {
   char path[4200], request[4600], working_directory[4096];
   struct sockaddr_un address;
   const uint32_t generation = warp_control.generation;
   last_error[0] = 0;
-  if (directory == NULL || directory[0] == 0) return failed("no directory is named for the image");
+  if (directory == NULL || directory[0] == 0) return engine_fail("no directory is named for the image");
   if (directory[0] == '/' || sys(getcwd, working_directory, sizeof working_directory) < 0) {
     format(path, sizeof path, "%s", directory);
   } else {
     format(path, sizeof path, "%s/%s", working_directory, directory);
   }
-  if (find_character(path, '\n') != NULL) return failed("%s: a directory's name cannot hold a newline here", path);
+  if (find_character(path, '\n') != NULL) return engine_fail("%s: a directory's name cannot hold a newline here", path);
   long fd = sys(socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
-  if (fd < 0) return failed("cannot reach the engine: %s", error_text(fd));
+  if (fd < 0) return engine_fail("cannot reach the engine: %s", error_text(fd));
   size_t size = engine_socket_address(&address);
   long error = sys(connect, fd, &address, size);
   /* The engine begins with the empty line: by then the key is in no memory of this thread. */
   if (key != NULL && error == 0) error = send_key((int)fd, key);
-  size_t length = format(request, sizeof request, "directory=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, leave_running, self_contained, lz4_level);
+  size_t length = format(request, sizeof request, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, engine_names[engine], leave_running, self_contained, lz4_level);
   if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
-  enum warp_result result = error < 0 ? failed("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
+  const int result = error < 0 ? engine_fail("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
   sys(close, fd);
   return result;
 }
 
 PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
-  return (enum warp_result)engine_ask(directory, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0, NULL);
+  return (enum warp_result)engine_ask(directory, ENGINE_WARP, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0, NULL);
 }
 
 PUBLIC const char *warp_error(void) { return last_error; }

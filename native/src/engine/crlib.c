@@ -30,6 +30,7 @@ struct crlib_conf {
   char image_location[4096];
   char restorer[4096];
   char log_level[8];
+  enum engine_kind engine;
   bool keep_running, self_contained, keep_pid;
   int compression_level; /* 0: none */
   bool compression_wanted;
@@ -93,6 +94,7 @@ static size_t hand_out(const void *data, size_t have, void *buffer, size_t size)
 
 static const crlib_conf_option_t options[] = {
     {"image_location", CRLIB_CONF_OPTION_CHECKPOINT | CRLIB_CONF_OPTION_RESTORE, "path", NULL, "directory of the image (core.img)"},
+    {"engine", CRLIB_CONF_OPTION_CHECKPOINT | CRLIB_CONF_OPTION_RESTORE, "warp/simengine/pauseengine", "warp", "simengine keeps no image and goes on; pauseengine stands still until a restore"},
     {"keep_running", CRLIB_CONF_OPTION_CHECKPOINT, "true/false", "false", "the process goes on after its checkpoint"},
     {"compression", CRLIB_CONF_OPTION_CHECKPOINT, "true/false", "false", "compress the image"},
     {"compression.algorithm", CRLIB_CONF_OPTION_CHECKPOINT, "lz4", "lz4", "how to compress"},
@@ -149,6 +151,11 @@ static bool configure(crlib_conf_t *conf, const char *key, const char *value) {
   if (conf == NULL || key == NULL) return false;
   if (value == NULL) value = "";
   if (strings_equal(key, "image_location")) return set_text(key, value, conf->image_location, sizeof conf->image_location);
+  if (strings_equal(key, "engine")) {
+    if (engine_parse(value, &conf->engine)) return true;
+    complain("%s=%s: give warp, simengine or pauseengine", key, value);
+    return false;
+  }
   if (strings_equal(key, "keep_running")) return set_switch(key, value, &conf->keep_running);
   if (strings_equal(key, "self_contained")) return set_switch(key, value, &conf->self_contained);
   if (strings_equal(key, "keep_pid")) return set_switch(key, value, &conf->keep_pid);
@@ -231,9 +238,11 @@ static int take_checkpoint(crlib_conf_t *conf) {
   }
   engine_tags = conf->tags;
   enum warp_result result =
-      engine_ask(conf->image_location, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, has_key(conf) ? key : NULL);
+      engine_ask(conf->image_location, conf->engine, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, has_key(conf) ? key : NULL);
   wipe(key, sizeof key);
   engine_tags = NULL;
+  /* What an earlier restore gave is not this one's. */
+  if (result == WARP_LEFT_RUNNING) warp_control.restore_data_size = 0;
   if (result != WARP_FAILED) return 0;
   complain("%s", warp_error());
   return -1;
@@ -246,6 +255,13 @@ struct crlib_user_data_storage {
   struct view tags;
   uint8_t *metadata;
 };
+
+static int read_simulated(const char *location, struct crlib_user_data_storage *ret, struct failure *failure) {
+  struct buffer note;
+  buffer_init(&note, &ret->arena);
+  if (simulated_read(location, &ret->arena, &note, failure) < 0) return -1;
+  return view_find(&ret->tags, &ret->arena, note.bytes, note.size, 0, location, WARP_NOTE_TAGS, sizeof(struct warp_tag_record), failure);
+}
 
 /* What is sealed in an encrypted image takes the place of its metadata and anchor. */
 static int unseal(const crlib_conf_t *conf, const char *path, struct warp_anchor *anchor, struct crlib_user_data_storage *storage, struct failure *failure) {
@@ -332,12 +348,16 @@ static bool fits(struct crlib_user_data_storage *storage, struct engine_tag *req
   return false;
 }
 
+static int read_conf_tags(const crlib_conf_t *conf, struct crlib_user_data_storage *ret, struct failure *failure) {
+  return conf->engine == ENGINE_WARP ? read_tags(conf, ret, failure) : read_simulated(conf->image_location, ret, failure);
+}
+
 static bool meets_requirements(crlib_conf_t *conf) {
   struct crlib_user_data_storage storage = {.arena = {NULL}};
   struct failure failure = {.text = ""};
   bool good = true;
   if (conf->required == NULL) return true;
-  if (read_tags(conf, &storage, &failure) < 0) {
+  if (read_conf_tags(conf, &storage, &failure) < 0) {
     complain("%s", failure.text);
     good = false;
   } else {
@@ -366,6 +386,15 @@ static bool find_restorer(char *ret, size_t size) {
   return found;
 }
 
+/* The young virtual machine has done its work then. */
+static int resume_paused(const crlib_conf_t *conf) {
+  const struct resume resume = {.restore_data = conf->restore_data, .restore_data_size = (uint32_t)conf->restore_data_size};
+  struct failure failure = {.text = ""};
+  if (simulated_resume(conf->image_location, &resume, &failure) == 0) sys(exit_group, 0);
+  complain("%s", failure.text);
+  return -1;
+}
+
 static int restore(crlib_conf_t *conf) {
   char restorer[4200], data[2 * WARP_RESTORE_DATA_ROOM + 1];
   if (conf == NULL) return -1;
@@ -373,7 +402,12 @@ static int restore(crlib_conf_t *conf) {
     complain("image_location is not set: name the image's directory");
     return -1;
   }
+  if (conf->engine == ENGINE_SIM) {
+    complain("%s: simengine keeps no image, and its process went on: nothing can be restored", conf->image_location);
+    return -1;
+  }
   if (!meets_requirements(conf)) return -1;
+  if (conf->engine == ENGINE_PAUSE) return resume_paused(conf);
   if (conf->restorer[0] != 0) {
     format(restorer, sizeof restorer, "%s", conf->restorer);
   } else if (!find_restorer(restorer, sizeof restorer)) {
@@ -425,7 +459,7 @@ static crlib_user_data_storage_t *load_user_data(crlib_conf_t *conf) {
   struct failure failure = {.text = ""};
   crlib_user_data_storage_t *storage = conf == NULL ? NULL : engine_memory(sizeof *storage);
   if (storage == NULL) return NULL;
-  if (read_tags(conf, storage, &failure) == 0) return storage;
+  if (read_conf_tags(conf, storage, &failure) == 0) return storage;
   complain("%s", failure.text);
   arena_release(&storage->arena);
   engine_memory_free(storage);
@@ -502,6 +536,7 @@ static const char *description(crlib_conf_t *conf) {
 static const char *configuration_doc(crlib_conf_t *conf) {
   (void)conf;
   return "* image_location=<path> - directory of the image\n"
+         "* engine=<warp/simengine/pauseengine> (default: warp) - simengine keeps no image and goes on; pauseengine stands still until a restore\n"
          "* keep_running=<true/false> (default: false) - the process goes on after its checkpoint\n"
          "* compression=<true/false> (default: false), compression.algorithm=lz4, compression.level=<1-9> (default: 1)\n"
          "* encryption.key.file=<path> or encryption.key.env=<variable>, encryption.algorithm=aes-256-gcm - encrypt the image, or decrypt it\n"

@@ -7,8 +7,8 @@
 #include <linux/poll.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
-#include <linux/un.h>
 
+#include "../base/connection.h"
 #include "../base/socket_constants.h"
 #include "java.h"
 #include "loading.h"
@@ -98,10 +98,15 @@ struct peer_credentials {
   uint32_t gid;
 };
 
-static bool client_allowed(int client, struct peer_credentials *peer) {
+static bool client_credentials(int client, struct peer_credentials *peer) {
   uint32_t size = sizeof *peer;
   if (sys(getsockopt, client, SOL_SOCKET_, SO_PEERCRED_, peer, &size) < 0) return false;
   return peer->uid == 0 || peer->uid == (uint32_t)sys(geteuid);
+}
+
+bool client_allowed(int client) {
+  struct peer_credentials peer;
+  return client_credentials(client, &peer);
 }
 
 static void send_line(int client, const char *line, size_t length) { sys(sendto, client, line, length, MSG_NOSIGNAL_); }
@@ -134,7 +139,7 @@ bool client_waits(const struct request *request) {
 }
 
 /* Reads "key=value" lines up to an empty one. */
-static bool read_request(int client, char *text, size_t size) {
+bool client_read(int client, char *text, size_t size) {
   size_t length = 0;
   while (length + 1 < size) {
     struct pollfd polled = {.fd = client, .events = POLLIN};
@@ -157,6 +162,7 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     if (starts_with(line, "directory=")) format(request->directory, sizeof request->directory, "%s", value);
     if (starts_with(line, "leave-running=")) request->leave_running = *value == '1';
     if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
+    if (starts_with(line, "engine=")) engine_parse(value, &request->engine);
     if (starts_with(line, "chunk-kib=")) request->chunk_kib = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "lz4-level=")) request->lz4_level = (uint32_t)parse_decimal(&value);
     if (starts_with(line, "encryption-key=")) request->key_digits = (char *)value;
@@ -195,12 +201,16 @@ static void serve(int client) {
   struct request request = {.timeout_ms = 10000, .hooks_timeout_ms = 60000, .client = client};
   struct peer_credentials peer;
   follow_user();
-  if (!client_allowed(client, &peer)) {
+  if (!client_credentials(client, &peer)) {
     client_send(&request, "Eprocess %ld belongs to user %ld and takes no commands from user %u", sys(getpid), sys(geteuid), peer.uid);
     return;
   }
-  if (!read_request(client, text, sizeof text)) {
+  if (!client_read(client, text, sizeof text)) {
     wipe(text, sizeof text);
+    return;
+  }
+  if (starts_with(text, "resume\n")) {
+    client_send(&request, "Eprocess %ld is not paused: it goes on already", sys(getpid));
     return;
   }
   enum log_level usual = log_level;
@@ -210,7 +220,8 @@ static void serve(int client) {
   struct failure failure = {.text = ""};
   /* A program that asks for itself is ready. */
   const bool ready = peer.pid == sys(getpid) || java_before_checkpoint(&request, &failure) == 0;
-  if (!ready || checkpoint(&request, &failure) < 0) {
+  const int listening = request.engine == ENGINE_PAUSE ? listener : -1;
+  if (!ready || (request.engine == ENGINE_WARP ? checkpoint(&request, &failure) : simulate(&request, listening, &failure)) < 0) {
     log_info("checkpoint failed: %s", failure.text);
     client_send(&request, "E%s", failure.text);
     java_go_on(JAVA_FAILED);
@@ -222,18 +233,7 @@ static void serve(int client) {
 
 /* ---- the helper thread ---- */
 
-size_t engine_socket_address(struct sockaddr_un *ret) {
-  char name[64], namespace[64];
-  if (read_link("/proc/self/ns/pid", namespace, sizeof namespace) < 0) namespace[0] = 0;
-  const char *number = find_character(namespace, '[');
-  uint64_t inode = 0;
-  if (number != NULL) number++, inode = parse_decimal(&number);
-  fill_bytes(ret, 0, sizeof *ret);
-  ret->sun_family = AF_UNIX_;
-  size_t n = format(name, sizeof name, "warp-tool/%lu/%ld", inode, sys(getpid));
-  copy_bytes(ret->sun_path + 1, name, n);
-  return offsetof(struct sockaddr_un, sun_path) + 1 + n;
-}
+size_t engine_socket_address(struct sockaddr_un *ret) { return engine_address(read_pid_namespace("/proc/self/ns/pid"), (uint32_t)sys(getpid), ret); }
 
 static long open_listener(void) {
   struct sockaddr_un address;
@@ -309,7 +309,7 @@ static bool same_name(const char *a, const char *b) {
 }
 
 /* Variables that the restore was asked to set: in a new list, for the old one has no room. */
-static void apply_environment(void) {
+void engine_apply_environment(void) {
   if (warp_control.environment_size == 0) return;
   if (&environ == NULL) {
     log_warn("the program has no environ: the variables given to the restore are not set");
@@ -370,7 +370,7 @@ void engine_helper_restored(void *argument) {
   freeze_forget(&engine_freeze);
   bool loads = loading_begin();
   if (!loads) unmap_bootstrap();
-  apply_environment();
+  engine_apply_environment();
   java_restored(old_pid);
   finish_stats();
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);

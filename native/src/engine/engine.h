@@ -3,6 +3,7 @@
 #define WARP_ENGINE_H
 
 #include "../image/encryption.h"
+#include "../image/simulated.h"
 #include "../image/tables.h"
 #include "control.h"
 
@@ -17,6 +18,7 @@ uint64_t engine_end(void);
 /* ---- what a checkpoint was asked for ---- */
 struct request {
   char directory[4096];
+  enum engine_kind engine;
   bool leave_running;
   bool self_contained;
   uint32_t lz4_level;  /* 0: not compressed */
@@ -104,7 +106,13 @@ extern HIDDEN bool generic_processor;
 /* Whether the client of `request` still waits; refuses other clients meanwhile. */
 bool client_waits(const struct request *request);
 void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));
+/* Whether the client's user may give commands. */
+bool client_allowed(int client);
+/* Reads "key=value" lines up to an empty one; false when the client stops before. */
+bool client_read(int client, char *text, size_t size);
 void engine_start_helper(void);
+/* Sets the variables that a restore gave (warp_control), where programs look for them. */
+void engine_apply_environment(void);
 /* Where the engine of this process listens; returns the address's size. */
 struct sockaddr_un;
 size_t engine_socket_address(struct sockaddr_un *ret);
@@ -112,8 +120,10 @@ size_t engine_socket_address(struct sockaddr_un *ret);
 void engine_log_flush(void);
 
 /* ---- the program's own requests (api.c) ---- */
+/* Leaves the line that warp_error gives; returns WARP_FAILED. */
+int engine_fail(const char *text, ...) __attribute__((format(printf, 1, 2)));
 /* As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed), and a key of KEY_SIZE bytes, which is wiped (NULL: not encrypted). */
-int engine_ask(const char *directory, bool leave_running, bool self_contained, int lz4_level, uint8_t *key);
+int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key);
 
 /* ---- a capture (checkpoint.c) ---- */
 /* Labels, bitmaps, scores and user data that a JVM gives its image, or demands of one (crlib.c). */
@@ -225,6 +235,10 @@ static inline uint64_t capture_chunk_size(const struct capture *capture) {
 
 /* Takes one checkpoint. On success without leave_running it does not return: the process ends. */
 int checkpoint(struct request *request, struct failure *failure);
+
+/* ---- a checkpoint without an image (simulate.c) ---- */
+/* Takes one, by the request's engine. A pause ends when somebody asks for it on `listener`, or by RESTORE_SIGNAL. */
+int simulate(struct request *request, int listener, struct failure *failure);
 
 /* ---- parts of a capture ---- */
 int capture_process(struct capture *capture);

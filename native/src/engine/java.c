@@ -148,8 +148,12 @@ static void forget_attach_socket(long old_pid) {
 void java_restored(long old_pid) {
   forget_attach_socket(old_pid);
   if (java.tools == NULL) return;
-  java.restored_ms = (int64_t)(clock_ns(CLOCK_REALTIME_) / 1000000);
   publish_counters();
+  java_resumed();
+}
+
+void java_resumed(void) {
+  java.restored_ms = (int64_t)(clock_ns(CLOCK_REALTIME_) / 1000000);
   java_go_on(JAVA_RESTORED);
 }
 
@@ -187,11 +191,14 @@ static int32_t proceed(environment jni, reference class, reference problems) {
   return java.outcome;
 }
 
-static int32_t take_checkpoint(environment jni, reference class, reference directory, uint8_t keep_running, int32_t compression) {
-  char path[4096];
+static int32_t take_checkpoint(environment jni, reference class, reference directory, reference engine_name, uint8_t keep_running, int32_t compression) {
+  char path[4096], name[32];
+  enum engine_kind engine = ENGINE_WARP;
   (void)class;
   get_bytes(jni, directory, path, sizeof path);
-  return engine_ask(path, keep_running != 0, false, compression, NULL);
+  get_bytes(jni, engine_name, name, sizeof name);
+  if (name[0] != 0 && !engine_parse(name, &engine)) return engine_fail("warp.engine=%s: give warp, simengine or pauseengine", name);
+  return engine_ask(path, engine, keep_running != 0, false, compression, NULL);
 }
 
 static reference last_error(environment jni, reference class) {
@@ -280,7 +287,7 @@ static const struct {
 } methods[] = {
     {"awaitRequest", "()V", (void *)await_request},
     {"proceed", "([B)I", (void *)proceed},
-    {"checkpoint", "([BZI)I", (void *)take_checkpoint},
+    {"checkpoint", "([B[BZI)I", (void *)take_checkpoint},
     {"error", "()[B", (void *)last_error},
     {"environment", "()[B", (void *)new_environment},
     {"arguments", "()[B", (void *)new_arguments},

@@ -17,6 +17,8 @@ int java_before_checkpoint(const struct request *request, struct failure *failur
 void java_go_on(enum java_outcome outcome);
 /* In a restored process, before its threads go on; `old_pid` was its id at the capture. */
 void java_restored(long old_pid);
+/* After a pause, which stands for a capture and a restore in the same process; before its threads go on. */
+void java_resumed(void);
 /* In a forked child, which has no thread but the one that forked. */
 void java_forked(void);
 

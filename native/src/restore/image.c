@@ -278,6 +278,7 @@ int image_open(struct image *image, struct decryption *decryption, struct arena 
     format(image->path, sizeof image->path, "%s/core.img", path);
     fd = open_file(image->path, O_RDONLY | O_CLOEXEC, 0);
     if (fd >= 0) sys(fstat, fd, status);
+    if (fd == -ENOENT && simulated_describe(path, failure)) return -1;
   }
   if (fd < 0) return fail(failure, "%s: cannot be opened: %s: name a directory with core.img, or an image", image->path, error_text(fd));
   image->fd = (int)fd;

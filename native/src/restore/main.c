@@ -8,7 +8,8 @@ static const char usage[] =
     "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--inherit-fd N=FD …] [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
     "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
-    "                    [--encryption-key-file FILE | --encryption-key-env NAME] [-- ARGUMENT…]\n"
+    "                    [--encryption-key-file FILE | --encryption-key-env NAME]\n"
+    "                    [--engine warp|simengine|pauseengine] [-- ARGUMENT…]\n"
     "\n"
     "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
@@ -21,6 +22,8 @@ static const char usage[] =
     "--restore-data hands bytes to the program (crlib.h), --notify queues a signal to it before it goes on.\n"
     "The key of an encrypted image is 64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are. The program gets neither\n"
     "the key nor the variable.\n"
+    "With --engine pauseengine IMAGE is a directory whose file pid names a process that a checkpoint by that engine has paused:\n"
+    "it goes on where it is, with what --env, --restore-data and the arguments give it, and this command ends with 0.\n"
     "What stands behind -- is for programs that ask for it: Java's get -DNAME=VALUE as properties, and then a class with\n"
     "a main method to be run, and its arguments (docs/java.md).\n";
 
@@ -75,18 +78,6 @@ static int add_inherited(struct options *options, const char *text) {
   return 0;
 }
 
-static bool parse_bytes(const char *digits, uint8_t *ret, size_t capacity, uint32_t *size) {
-  size_t length = string_length(digits);
-  if (length % 2 != 0 || length / 2 > capacity) return false;
-  for (size_t i = 0; i < length; i += 2) {
-    const char pair[3] = {digits[i], digits[i + 1], 0}, *at = pair;
-    ret[i / 2] = (uint8_t)parse_hex(&at);
-    if (at != pair + 2) return false;
-  }
-  *size = (uint32_t)(length / 2);
-  return true;
-}
-
 static bool parse_faults(const char *name, uint32_t *ret) {
   static const char *const names[] = {"auto", "userfaultfd", "userfaultfd-user", "signals"};
   for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -128,10 +119,12 @@ static int parse_options(int argc, char **argv, struct options *options) {
         return 2;
       }
     } else if (option_with_value(argc, argv, &i, "--restore-data", &value)) {
-      if (!parse_bytes(value, options->restore_data, sizeof options->restore_data, &options->restore_data_size)) {
+      size_t size;
+      if (!parse_bytes(value, options->restore_data, sizeof options->restore_data, &size)) {
         program_error("--restore-data: give at most %lu bytes as hexadecimal digits", sizeof options->restore_data);
         return 2;
       }
+      options->restore_data_size = (uint32_t)size;
     } else if (option_with_value(argc, argv, &i, "--notify", &value)) {
       const char *at = value;
       options->notify_signal = (uint32_t)parse_decimal(&at);
@@ -152,6 +145,11 @@ static int parse_options(int argc, char **argv, struct options *options) {
       if (add_variable(options, value) != 0) return 2;
     } else if (option_with_value(argc, argv, &i, "--inherit-fd", &value)) {
       if (add_inherited(options, value) != 0) return 2;
+    } else if (option_with_value(argc, argv, &i, "--engine", &value)) {
+      if (!engine_parse(value, &options->engine)) {
+        program_error("--engine %s: choose warp, simengine or pauseengine", value);
+        return 2;
+      }
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       absolute_path(value, options->stats, sizeof options->stats);
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
@@ -320,6 +318,14 @@ _Noreturn void move_away(struct restore *restore) {
   arch_jump_on_stack(function, 0, stack_top - 8);
 }
 
+static int resume_paused(struct restore *restore, const char *directory) {
+  const struct options *options = &restore->options;
+  const struct resume resume = {options->restore_data_size, options->environment_size, options->arguments_size, options->restore_data, options->environment, options->arguments};
+  if (options->engine == ENGINE_PAUSE && simulated_resume(directory, &resume, &restore->failure) == 0) return 0;
+  fail(&restore->failure, "%s: simengine keeps no image, and its process went on: nothing can be restored", directory);
+  bad(restore);
+}
+
 int program_main(int argc, char **argv, char **environment) {
   struct restore *restore = &the_restore;
   program_log_to_stderr("warp-restore");
@@ -328,6 +334,7 @@ int program_main(int argc, char **argv, char **environment) {
   if (status != 0) return status;
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
+  if (restore->options.engine != ENGINE_WARP) return resume_paused(restore, path);
   restore->stats.timed = restore->options.stats[0] != 0 || restore->options.trace[0] != 0 || log_level >= LOG_INFO;
   if (read_key(&restore->options, environment, &restore->decryption, &restore->failure) < 0) bad(restore);
   if (image_open(&restore->image, &restore->decryption, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);

@@ -8,6 +8,7 @@
 
 #include "../engine/control.h"
 #include "../image/chunks.h"
+#include "../image/simulated.h"
 #include "../image/tables.h"
 #include "../program/program.h"
 
@@ -21,6 +22,7 @@ struct inherited_descriptor {
 enum concurrent { CONCURRENT_AUTO, CONCURRENT_ALWAYS, CONCURRENT_NEVER };
 
 struct options {
+  enum engine_kind engine;
   char image[4200];
   char stats[4200];
   bool direct_map;

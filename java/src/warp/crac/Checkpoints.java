@@ -56,7 +56,8 @@ final class Checkpoints implements Runnable {
       int outcome = Engine.FAILED;
       if (refusal == null) {
         int compression = "lz4".equals(System.getProperty("warp.compression")) ? 1 : 0;
-        outcome = Engine.checkpoint(image.getBytes(UTF_8), Boolean.getBoolean("warp.keep-running"), compression);
+        byte[] engine = System.getProperty("warp.engine", "").getBytes(UTF_8);
+        outcome = Engine.checkpoint(image.getBytes(UTF_8), engine, Boolean.getBoolean("warp.keep-running"), compression);
         if (outcome == Engine.FAILED) refusal = CheckpointException.because(new String(Engine.error(), UTF_8));
       }
       try {

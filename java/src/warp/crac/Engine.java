@@ -20,8 +20,8 @@ final class Engine {
    */
   static native int proceed(byte[] problems);
 
-  /** Takes a checkpoint. Compression is a level of LZ4, 0 for none. */
-  static native int checkpoint(byte[] directory, boolean keepRunning, int compression);
+  /** Takes a checkpoint. An empty engine is the usual one; compression is a level of LZ4, 0 for none. */
+  static native int checkpoint(byte[] directory, byte[] engine, boolean keepRunning, int compression);
 
   /** Why {@link #checkpoint} failed. */
   static native byte[] error();
