@@ -120,6 +120,12 @@ export const imageArgument = Args.string({
 export abstract class ImageCommand extends DocumentCommand {
   static override baseFlags = { ...DocumentCommand.baseFlags, ...keyFlags };
 
+  /** Presents what an image of CRIU's holds. */
+  protected presentCriu<T>(view: { document: T; lines: (document: T, style: ChalkInstance) => Iterable<string> }, json = false): T {
+    this.present(view.document, json, (document) => view.lines(document, this.style));
+    return view.document;
+  }
+
   /** Runs `collect` on the opened image and presents what it gives. */
   protected async inspect<T extends { warnings: string[] }>(
     argument: string,

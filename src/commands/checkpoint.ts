@@ -67,6 +67,7 @@ export default class Checkpoint extends DocumentCommand {
       throw new Failure(`--timeout ${flags.timeout} is not a number of seconds above 0`);
     if (flags['compression-level'] !== undefined && flags.compression === 'none')
       throw new Failure('--compression-level has no meaning without --compression lz4; give both');
+    if (flags.engine === 'criu') return this.dump(Number(args.pid), flags, givenFlags(raw));
     const argv = [args.pid, '--to', flags.to, '--engine', flags.engine];
     if (flags.engine === 'simengine' || flags.engine === 'pauseengine')
       refuseOthers(flags.engine, givenFlags(raw), SIMULATED[flags.engine]);
@@ -99,5 +100,20 @@ export default class Checkpoint extends DocumentCommand {
     } finally {
       progress.end();
     }
+  }
+
+  private async dump(
+    pid: number,
+    flags: { to: string; 'leave-running'?: boolean; timeout?: string; 'log-level'?: string; json?: boolean },
+    given: string[],
+  ): Promise<CheckpointResult> {
+    refuseOthers('criu', given, ['to', 'leave-running', 'timeout', 'log-level']);
+    const { criuDump } = await import('../criu/engine.js');
+    const timeout = flags.timeout === undefined ? undefined : Number(flags.timeout);
+    const result = criuDump(pid, flags.to, { leaveRunning: flags['leave-running'] ?? false, timeout, logLevel: flags['log-level'] });
+    this.present(result, flags.json ?? false, (document) => [
+      `${printable(document.image)}  ${this.style.dim(`${bytes(document.bytes)}, by CRIU`)}`,
+    ]);
+    return result;
   }
 }

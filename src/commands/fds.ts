@@ -1,10 +1,12 @@
+import { isCriuDirectory } from '../criu/image.js';
 import type { Image } from '../elf/image.js';
 import { descriptorsOf } from '../elf/descriptors.js';
-import { fds } from '../schemas/index.js';
+import { type criuFds, fds } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns } from '../terminal/columns.js';
 import { bytes, count, duration, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
+import { criuFdsView } from './criu-views.js';
 
 type Document = Static<typeof fds>;
 type Row = Document['descriptors'][number];
@@ -18,8 +20,9 @@ export default class Fds extends ImageCommand {
   static override examples = ['<%= config.bin %> fds /tmp/image', '<%= config.bin %> fds /tmp/image --json'];
   static override args = { image: imageArgument };
 
-  async run(): Promise<Document> {
+  async run(): Promise<Document | Static<typeof criuFds>> {
     const { args, flags } = await this.parse(Fds);
+    if (isCriuDirectory(args.image)) return this.presentCriu(criuFdsView(args.image), flags.json);
     return this.inspect(args.image, flags, collectFds, (document) =>
       columns(
         document.descriptors,

@@ -1,15 +1,17 @@
 import { Flags } from '@oclif/core';
+import { isCriuDirectory } from '../criu/image.js';
 import { AddressSpace } from '../elf/address-space.js';
 import type { Image } from '../elf/image.js';
 import { labelsIn, labelsOf, type Label } from '../elf/labels.js';
 import { Modules } from '../elf/modules.js';
 import { protectionText, type Vma } from '../elf/vmas.js';
-import { maps } from '../schemas/index.js';
+import { type criuMaps, maps } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
 import { hex } from '../hex.js';
 import { bytes, count, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
+import { criuMapsView } from './criu-views.js';
 
 type Document = Static<typeof maps>;
 type Row = Document['maps'][number];
@@ -31,8 +33,9 @@ export default class Maps extends ImageCommand {
     sort: Flags.string({ options: ['size', 'rss', 'addr'] as const, default: 'addr', description: 'Largest first, or by address.' }),
   };
 
-  async run(): Promise<Document> {
+  async run(): Promise<Document | Static<typeof criuMaps>> {
     const { args, flags } = await this.parse(Maps);
+    if (isCriuDirectory(args.image)) return this.presentCriu(criuMapsView(args.image), flags.json);
     return this.inspect(
       args.image,
       flags,

@@ -64,6 +64,11 @@ export default class Restore extends WarpCommand {
     const { args, flags, raw } = await this.parse(Restore);
     refuseUnsupported(flags);
     refuseUrl(args.image, 'get the image with `warp-tool pull` first');
+    if (flags.engine === 'criu') {
+      refuseOthers('criu', [...givenFlags(raw), ...(programArguments.length > 0 ? [''] : [])], ['keep-pid', 'log-level']);
+      const { criuRestore } = await import('../criu/engine.js');
+      criuRestore(args.image, flags['log-level']);
+    }
     const argv = ['warp-restore', args.image, '--engine', flags.engine];
     if (flags.engine === 'simengine' || flags.engine === 'pauseengine') refuseOthers(flags.engine, givenFlags(raw), ['env', 'log-level']);
     if (flags.concurrent !== undefined) argv.push(flags.concurrent ? '--concurrent' : '--no-concurrent');

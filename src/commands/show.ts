@@ -1,5 +1,6 @@
 import { Flags } from '@oclif/core';
 import type { ChalkInstance } from 'chalk';
+import { isCriuDirectory } from '../criu/image.js';
 import { cpuFeatureNames } from '../elf/cpu-features.js';
 import { argumentsOf } from '../elf/environment.js';
 import { timestamp, uuid } from '../elf/identity.js';
@@ -9,11 +10,12 @@ import { Modules } from '../elf/modules.js';
 import { bitNames, nameOf, names } from '../elf/schema.js';
 import { signalName } from '../elf/signals.js';
 import type { Vma } from '../elf/vmas.js';
-import { show } from '../schemas/index.js';
+import { type criuShow, show } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
 import { bytes, count, duration, printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
+import { criuShowView } from './criu-views.js';
 import { collectComposition, compositionLines } from './composition.js';
 import { kindsText } from './fds.js';
 import { amountsOf } from './maps.js';
@@ -43,8 +45,9 @@ export default class Show extends ImageCommand {
     composition: Flags.boolean({ description: 'Read all stored memory, too: purposes, zeros, copies, what LZ4 saves, advice.' }),
   };
 
-  async run(): Promise<Document> {
+  async run(): Promise<Document | Static<typeof criuShow>> {
     const { args, flags } = await this.parse(Show);
+    if (isCriuDirectory(args.image)) return this.presentCriu(criuShowView(args.image), flags.json);
     const collect = async (image: Image): Promise<Document> => {
       const document = await collectShow(image);
       if (flags.composition) document.composition = await summary(image, document.java);

@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import { Flags } from '@oclif/core';
+import { isCriuDirectory } from '../criu/image.js';
 import { AddressSpace } from '../elf/address-space.js';
 import type { Image, Thread } from '../elf/image.js';
 import { openJvm } from '../elf/java.js';
@@ -10,12 +11,13 @@ import { Modules } from '../elf/modules.js';
 import { signalName, signalNames } from '../elf/signals.js';
 import { MOST_FRAMES, stacksOf, withJavaFrames, type StackFrame, type Stacks } from '../elf/stacks.js';
 import { systemCallName } from '../elf/system-calls.js';
-import { threads } from '../schemas/index.js';
+import { type criuThreads, threads } from '../schemas/index.js';
 import type { Static } from '../schemas/builder.js';
 import { columns, type Column } from '../terminal/columns.js';
 import { hex } from '../hex.js';
 import { printable } from '../terminal/format.js';
 import { ImageCommand, imageArgument } from './base.js';
+import { criuThreadsView } from './criu-views.js';
 import { withLocalFile } from './local-file.js';
 import { frameOf, frameText } from './locations.js';
 
@@ -53,8 +55,9 @@ export default class Threads extends ImageCommand {
     stack: Flags.boolean({ char: 's', description: 'The frames of each stack, unwound by gdb or eu-stack, whichever is installed.' }),
   };
 
-  async run(): Promise<Document> {
+  async run(): Promise<Document | Static<typeof criuThreads>> {
     const { args, flags } = await this.parse(Threads);
+    if (isCriuDirectory(args.image)) return this.presentCriu(criuThreadsView(args.image), flags.json);
     return this.inspect(
       args.image,
       flags,

@@ -161,6 +161,8 @@ export async function openSource(argument: string): Promise<ByteSource> {
 /** What is in a directory that another engine's checkpoint filled, and what to do about it; null when that is nothing known. */
 function withoutImage(directory: string): string | null {
   const holds = (name: string): boolean => existsSync(join(directory, name));
+  if (holds('inventory.img'))
+    return "an image that CRIU made: `show`, `threads`, `maps` and `fds` tell what is in it, CRIU's `crit` the rest";
   if (holds('pid')) return 'no image: pauseengine has paused a process, which `warp-tool restore DIR --engine pauseengine` lets go on';
   if (holds('tags') && holds('score')) return 'no image: simengine only simulated a checkpoint; take one with --engine warp';
   return null;

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, release } from 'node:os';
+import { whyCriuFails } from '../criu/engine.js';
 import { nativePath, packageRoot, type NativeFile } from './native.js';
 
 /** One fact about this host, with what follows from it. */
@@ -245,8 +246,7 @@ export function engineStates(): EngineState[] {
   const reason = blocking ? `${blocking.name}: ${blocking.found}; ${blocking.mend}` : null;
   // They need the library in the process, and nothing of the host.
   const built = nativeBuild().status === 'ok';
-  const notDriven = 'this version of warp-tool does not drive it';
-  const criu = spawnSync('criu', ['--version'], { stdio: 'ignore', timeout: 10_000 });
+  const criu = whyCriuFails();
   return [
     {
       name: 'warp',
@@ -256,9 +256,9 @@ export function engineStates(): EngineState[] {
     },
     {
       name: 'criu',
-      usable: false,
+      usable: criu === null,
       description: 'CRIU: process trees from outside, with privilege',
-      reason: criu.error ? `criu is not installed, and ${notDriven}` : notDriven,
+      reason: criu,
     },
     { name: 'simengine', usable: built, description: 'CRaC: calls the hooks, keeps no image', reason: built ? null : reason },
     { name: 'pauseengine', usable: built, description: 'CRaC: pauses the process in place until a restore', reason: built ? null : reason },

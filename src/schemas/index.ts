@@ -1,6 +1,7 @@
 import { categories } from '../elf/categories.js';
 import { metadata } from './metadata.js';
 import {
+  anyOf,
   array,
   boolean,
   byteCount,
@@ -442,6 +443,79 @@ export const fds = object({
   ),
 });
 
+/** Images of CRIU: the same of each process of the tree. */
+const criuHead = { image, engine: oneOf('criu'), dumped_at: string('RFC 3339, UTC') };
+const criuProcess = { pid: integer(), name: string() };
+const criuAmounts = {
+  mapped: byteCount(),
+  stored: byteCount('in this image'),
+  in_parent: byteCount('in the image that this one goes on from'),
+};
+const criuTotal = { areas: integer(), ...criuAmounts };
+export const criuShow = object({
+  ...criuHead,
+  size: byteCount('of all files'),
+  processes: array(
+    object({
+      ...criuProcess,
+      parent_pid: integer(),
+      process_group: integer(),
+      session: integer(),
+      state: string('alive, stopped, zombie …'),
+      command: nullable(array(string())),
+      executable: string(),
+      cwd: string(),
+      uid: integer(),
+      gid: integer(),
+      threads: integer(),
+      descriptors: object({ count: integer(), by_kind: array(object({ kind: string(), count: integer() })) }),
+      memory: object({ total: object(criuTotal), by_kind: array(object({ kind: string(), ...criuTotal })) }),
+    }),
+  ),
+});
+export const criuThreads = object({
+  ...criuHead,
+  processes: array(
+    object({
+      ...criuProcess,
+      threads: array(
+        object({
+          tid: integer(),
+          name: string(),
+          pc: nullable(hexadecimal('null: not of x86-64')),
+          module: nullable(string('file that the pc is in')),
+          stack_pointer: nullable(hexadecimal()),
+          signal_mask: array(string('blocked signals')),
+        }),
+      ),
+    }),
+  ),
+});
+export const criuMaps = object({
+  ...criuHead,
+  processes: array(
+    object({
+      ...criuProcess,
+      total: object(criuTotal),
+      maps: array(
+        object({
+          start: hexadecimal(),
+          end: hexadecimal(),
+          protection: string('as in /proc/PID/maps'),
+          kind: oneOf('file', 'heap', 'stack', 'vdso', 'shared', 'anonymous'),
+          offset: hexadecimal('in the mapped file'),
+          name: string(),
+          ...criuAmounts,
+        }),
+      ),
+    }),
+  ),
+});
+export const criuFds = object({
+  ...criuHead,
+  processes: array(object({ ...criuProcess, descriptors: array(object({ fd: integer(), kind: string(), path: string() })) })),
+});
+
 export const validate = object({
   image,
   valid: boolean(),
@@ -848,10 +922,10 @@ export const fileSchemas: Record<string, Schema<unknown>> = { 'checkpoint-stats'
 
 /** Of every command with --json. */
 export const schemas: Record<string, Schema<unknown>> = {
-  show,
-  threads,
-  maps,
-  fds,
+  show: anyOf(show, criuShow),
+  threads: anyOf(threads, criuThreads),
+  maps: anyOf(maps, criuMaps),
+  fds: anyOf(fds, criuFds),
   validate,
   env,
   auxv,

@@ -22,6 +22,7 @@ static const char usage[] =
     "--restore-data hands bytes to the program (crlib.h), --notify queues a signal to it before it goes on.\n"
     "The key of an encrypted image is 64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are. The program gets neither\n"
     "the key nor the variable.\n"
+    "'warp-restore --follow PID' waits for a child that another program has left to it, and ends as that does.\n"
     "With --engine pauseengine IMAGE is a directory whose file pid names a process that a checkpoint by that engine has paused:\n"
     "it goes on where it is, with what --env, --restore-data and the arguments give it, and this command ends with 0.\n"
     "What stands behind -- is for programs that ask for it: Java's get -DNAME=VALUE as properties, and then a class with\n"
@@ -150,6 +151,13 @@ static int parse_options(int argc, char **argv, struct options *options) {
         program_error("--engine %s: choose warp, simengine or pauseengine", value);
         return 2;
       }
+    } else if (option_with_value(argc, argv, &i, "--follow", &value)) {
+      const char *at = value;
+      options->follow = (int32_t)parse_decimal(&at);
+      if (at == value || *at != 0 || options->follow <= 0) {
+        program_error("--follow %s: give the process id of a child", value);
+        return 2;
+      }
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       absolute_path(value, options->stats, sizeof options->stats);
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
@@ -168,7 +176,7 @@ static int parse_options(int argc, char **argv, struct options *options) {
     program_error("--encryption-key-file and --encryption-key-env name a key each: give one");
     return 2;
   }
-  if (options->image[0] == 0) {
+  if (options->image[0] == 0 && options->follow == 0) {
     program_error("name the image to restore: see warp-restore --help");
     return 2;
   }
@@ -332,6 +340,7 @@ int program_main(int argc, char **argv, char **environment) {
   restore->stats.begin_ns = clock_ns(CLOCK_MONOTONIC_);
   int status = parse_options(argc, argv, &restore->options);
   if (status != 0) return status;
+  if (restore->options.follow != 0) follow_child(restore->options.follow);
   char path[4300];
   absolute_path(restore->options.image, path, sizeof path);
   if (restore->options.engine != ENGINE_WARP) return resume_paused(restore, path);

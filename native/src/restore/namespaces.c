@@ -68,6 +68,11 @@ static _Noreturn void wait_for_program(int32_t init) {
   }
 }
 
+void follow_child(int32_t pid) {
+  program_pid = pid;
+  wait_for_program(pid);
+}
+
 /* ---- in the new namespace ---- */
 
 /* /proc must speak of this namespace: programs look themselves up there. */

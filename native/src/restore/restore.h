@@ -23,6 +23,7 @@ enum concurrent { CONCURRENT_AUTO, CONCURRENT_ALWAYS, CONCURRENT_NEVER };
 
 struct options {
   enum engine_kind engine;
+  int32_t follow; /* a child that is already there, 0: none */
   char image[4200];
   char stats[4200];
   bool direct_map;
@@ -172,6 +173,8 @@ void forget_keys(struct restore *restore);
 /* ---- namespaces.c ---- */
 /* For --keep-pid: goes on in new namespaces; the process that called stays outside and mirrors the program's end. */
 int restore_in_namespace(struct restore *restore);
+/* Passes signals on to a child, waits for its end and ends with its status, 128 + signal when it died of one. */
+_Noreturn void follow_child(int32_t pid);
 void drop_capabilities(void);
 
 /* ---- image.c ---- */
