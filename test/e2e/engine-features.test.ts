@@ -1,15 +1,16 @@
 /* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** What the engine offers beside plain capture and restore: its C interface, options of the restore, another kernel's vDSO, snapshots. */
 import { spawnSync } from 'node:child_process';
-import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { executable, firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
 import { makeDirectory, projectFile, user } from './support/host.js';
 import { withImage } from '../../src/elf/image.js';
+import type { MetadataJson } from '../../src/elf/metadata.js';
 import { rehash } from './support/rehash.js';
-import { checkpoint, checkpointAndEnd, killAll, restore, run, start } from './support/program.js';
+import { checkpoint, checkpointAndEnd, killAll, restore, run, start, warpTool } from './support/program.js';
 
 afterEach(killAll);
 
@@ -117,6 +118,36 @@ describe('restore', () => {
       expect(restored.stdout).not.toContain('FAIL');
       await restored.kill();
     }
+  });
+
+  it('--keep-pid: the monotonic clock goes on on a host that has not been up for as long', async ({ skip }) => {
+    const trial = run('/usr/bin/unshare', ['--user', '--pid', '--time', '--fork', '--mount-proc', '--map-root-user', 'true']);
+    if ((await trial.ended).code !== 0) skip('this host allows no user or time namespaces');
+    const program = join(makeDirectory(), 'monotonic');
+    const built = spawnSync('gcc', ['-o', program, projectFile('test/e2e/fixtures/monotonic.c')], { ...user, encoding: 'utf8' });
+    expect(built.status, built.stderr).toBe(0);
+    const target = start(program, []);
+    await target.output(/^tick 2$/m);
+    const image = await checkpointAndEnd(target);
+    // The same image of a host that had been up for 1,000 days.
+    const decoded = warpTool(['decode', image]);
+    expect((await decoded.ended).code, decoded.stderr).toBe(0);
+    const document = JSON.parse(decoded.stdout) as MetadataJson;
+    const record = document.notes.flatMap(({ notes }) => notes ?? []).find(({ name }) => name === 'image')!.records![0]!;
+    const ahead = 1000n * 86_400n * 10n ** 9n;
+    for (const name of ['monotonic_ns', 'boottime_ns']) record[name] = String(BigInt(record[name] as string) + ahead);
+    record['boot_id'] = '00000000-0000-4000-8000-000000000000';
+    const file = join(makeDirectory(), 'document.json');
+    writeFileSync(file, JSON.stringify(document), { mode: 0o644 });
+    const edited = join(makeDirectory(), 'edited');
+    const encoded = warpTool(['encode', file, '-o', edited]);
+    expect((await encoded.ended).code, encoded.stderr).toBe(0);
+    const restored = restore(edited, ['--keep-pid', '--log-level', 'info']);
+    await restored.goesOn();
+    expect(restored.stderr).toMatch(/the monotonic clock goes on from the checkpoint's/);
+    const clocks = (text: string): bigint[] => [...text.matchAll(/^clock (\d+)$/gm)].map((row) => BigInt(row[1]!));
+    expect(clocks(restored.stdout).at(-1)! - clocks(target.stdout).at(-1)!).toBeGreaterThan(ahead);
+    expect(restored.stdout).not.toContain('FAIL');
   });
 
   it('--keep-pid mirrors the exit status, and passes signals on', async ({ skip }) => {

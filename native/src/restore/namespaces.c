@@ -39,6 +39,33 @@ static int enter_user_namespace(struct restore *restore) {
   return 0;
 }
 
+/*
+ * Since another boot, or on another host, the monotonic clock is another one: in a time namespace of its own (Linux 5.6) the program's goes on from
+ * where it was, and has moved by as much as the time of day.
+ */
+static void continue_clock(struct restore *restore) {
+  const struct warp_image_record *record = view_at(&restore->image.image, struct warp_image_record, 0);
+  char here[64], text[160];
+  const char *boot = view_string(&restore->image.image, &restore->arena, record->boot_id);
+  const long size = read_small_file("/proc/sys/kernel/random/boot_id", here, sizeof here);
+  const bool same = size >= (long)record->boot_id.length && compare_bytes(boot, here, record->boot_id.length) == 0;
+  /* A process in a time namespace may have been captured in this boot. */
+  if (same && record->monotonic_ns <= clock_ns(CLOCK_MONOTONIC_)) return;
+  const uint64_t day = clock_ns(CLOCK_REALTIME_), passed = day > record->realtime_ns ? day - record->realtime_ns : 0;
+  const int64_t monotonic = (int64_t)(record->monotonic_ns + passed - clock_ns(CLOCK_MONOTONIC_)), boottime = (int64_t)(record->boottime_ns + passed - clock_ns(CLOCK_BOOTTIME_));
+  /* Whole seconds, so that nothing goes back. */
+  const int64_t seconds = monotonic / 1000000000 + 1, boot_seconds = boottime / 1000000000 + 1;
+  format(text, sizeof text, "monotonic %ld 0\nboottime %ld 0\n", seconds, boot_seconds);
+  long error = sys(unshare, CLONE_NEWTIME);
+  if (error == 0) error = write_text("/proc/self/timens_offsets", text);
+  if (error < 0) {
+    log_warn("the monotonic clock is this host's, and not the one that the program knows: a time namespace cannot be made: %s", error_text(error));
+    return;
+  }
+  restore->stats.begin_ns += (uint64_t)seconds * 1000000000;
+  log_info("the monotonic clock goes on from the checkpoint's: %ld s from this host's", seconds);
+}
+
 static void mirror_end(int32_t status) {
   uint32_t ended_by = (uint32_t)status & 0x7f;
   if (ended_by == 0) sys(exit_group, status >> 8 & 0xff);
@@ -98,6 +125,7 @@ int restore_in_namespace(struct restore *restore) {
   long error = sys(pipe2, report, O_CLOEXEC);
   if (error < 0) return fail(&restore->failure, "--keep-pid: no pipe: %s", error_text(error));
   if (enter_user_namespace(restore) < 0) return -1;
+  continue_clock(restore);
   long init = sys(clone, SIGNAL_CHILD, 0, 0, 0, 0);
   if (init < 0) return fail(&restore->failure, "--keep-pid: a process cannot be made: %s: %s", error_text(init), mend);
   if (init == 0) {
