@@ -180,8 +180,8 @@ describe('an encrypted checkpoint', () => {
 
   it.each(['memory_kinds', 'memory_memfd', 'memory_shared', 'mutex_owner'])(
     '%s: has the form that encrypt gives, and comes back',
-    async (program, chosen) => {
-      for (const packing of chosen) {
+    async (program) => {
+      for (const packing of packings) {
         const { target } = await startProgram(program, variant);
         const image = await checkpointAndEnd(target, [...packing, ...withKey()]);
         const stoppedAfter = lastTick(target.stdout);
