@@ -35,6 +35,7 @@ for (const source of sources) {
     // The runtime has no malloc, FILE or open() for these to follow; on raw system calls they only guess.
     '-Wno-analyzer-fd-leak',
     '-Wno-analyzer-fd-use-without-check',
+    ...(source.includes('/restore/') ? ['-DCOUNT_SYSTEM_CALLS'] : []),
     ...(source.includes('/node/') ? [] : ['-ffreestanding', '-fno-stack-protector']),
     '-fPIC',
     '-c',
