@@ -174,7 +174,7 @@ describe('errors', () => {
     [['run'], /no program given/],
     [['run', '--', '/no/such/program'], /cannot run \/no\/such\/program: no such file or directory/],
     [['run', '--', 'no-such-program-anywhere'], /no such program in PATH/],
-    [['run', '--policies', 'x', '--', 'true'], /--policies is not supported by this version/],
+    [['run', '--policies', '/no/such', '--', 'true'], /^warp-tool: \/no\/such: the policies cannot be read: No such file or directory/],
     [['checkpoint', 'abc', '--to', '/tmp/x'], /abc is not a process id/],
     [['checkpoint', '1'], /missing flag --to; see/],
     [['checkpoint', '1', '--to', 's3://b/k'], /object storage \(s3:\/\/\) is not supported/],

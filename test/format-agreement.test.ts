@@ -74,6 +74,7 @@ function structure(name: string): string {
     inotify_watches: 'inotify_watch',
     encryption: 'encryption',
     accesses: 'access',
+    policies: 'policy',
   };
   return `warp_${singular[name] ?? name.replace(/s$/, '')}_record`;
 }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define WARP_FORMAT_MAJOR 1
-#define WARP_FORMAT_MINOR 0
+#define WARP_FORMAT_MINOR 1
 
 #define WARP_NOTE_OWNER "warp-tool"
 #define WARP_ANCHOR_OFFSET 64
@@ -76,6 +76,7 @@ enum warp_note_type {
   WARP_NOTE_TAGS = 0x57415218,
   WARP_NOTE_ENCRYPTION = 0x57415219,
   WARP_NOTE_ACCESSES = 0x5741521a,
+  WARP_NOTE_POLICIES = 0x5741521b,
 };
 
 #define WARP_NONE 0xffffffffu /* an index that refers to nothing */
@@ -275,7 +276,7 @@ struct warp_descriptor_record {
   uint32_t number;
   uint32_t flags; /* FD_CLOEXEC = 1 */
   uint32_t description;
-  uint32_t reserved;
+  uint32_t policy; /* number of a record of policies, from 1; 0: none */
 };
 
 enum warp_description_kind {
@@ -293,6 +294,7 @@ enum warp_description_kind {
   WARP_DESCRIPTION_INOTIFY = 12,
   WARP_DESCRIPTION_OBJECT = 13,
   WARP_DESCRIPTION_CALLER = 14,
+  WARP_DESCRIPTION_NOT_KEPT = 15, /* a policy allowed that */
 };
 
 struct warp_description_record {
@@ -307,6 +309,8 @@ struct warp_description_record {
   int32_t owner;
   uint32_t owner_signal;
   struct warp_slice path;
+  int64_t mtime_ns;
+  uint64_t sample_hash;
 };
 
 #define WARP_PIPE_NO_READER 0x1u
@@ -482,6 +486,31 @@ struct warp_access_record {
   uint32_t chunk;
   uint32_t runs;
   uint64_t median_ns;
+};
+
+enum warp_policy_type {
+  WARP_POLICY_FILE = 1,
+  WARP_POLICY_PIPE = 2,
+  WARP_POLICY_SOCKET = 3,
+  WARP_POLICY_DESCRIPTOR = 4,
+};
+
+enum warp_policy_action {
+  WARP_POLICY_ERROR = 1,
+  WARP_POLICY_IGNORE = 2,
+  WARP_POLICY_CLOSE = 3,
+  WARP_POLICY_REOPEN = 4,
+};
+
+#define WARP_POLICY_QUIET 0x1u /* warn: false */
+
+struct warp_policy_record {
+  uint32_t type;
+  uint32_t action;
+  uint32_t flags;
+  uint32_t line;
+  struct warp_slice file;
+  struct warp_slice text;
 };
 
 #define WARP_CIPHER_AES_256_GCM 1u

@@ -4,7 +4,16 @@ import { Failure } from '../failure.js';
 import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
-import { engineFlag, givenFlags, logLevelFlag, notYetFlags, refuseOthers, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import {
+  engineFlag,
+  givenFlags,
+  logLevelFlag,
+  notYetFlags,
+  policiesFlag,
+  refuseOthers,
+  refuseUnsupported,
+  refuseUrl,
+} from './engine-flags.js';
 import { keyFlags, nativeKeyArguments } from './keys.js';
 
 const OUTCOME: Record<string, string> = { simengine: 'no image; the process goes on', pauseengine: 'no image; the process is paused' };
@@ -51,6 +60,7 @@ export default class Checkpoint extends DocumentCommand {
     }),
     timeout: Flags.string({ description: 'Give up after so many seconds; the process goes on unharmed.', helpValue: 'SECONDS' }),
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
+    policies: policiesFlag,
     'log-level': logLevelFlag,
     engine: engineFlag,
     ...keyFlags,
@@ -79,6 +89,7 @@ export default class Checkpoint extends DocumentCommand {
     if (flags.timeout !== undefined) argv.push('--timeout', flags.timeout);
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
     argv.push(...(await nativeKeyArguments(flags, (message) => this.warnUser(message))));
+    if (flags.policies !== undefined) argv.push('--policies', flags.policies);
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
 
     const progress = new Progress(`checkpoint ${args.pid}`);

@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import { Flags } from '@oclif/core';
-import { Failure } from '../failure.js';
+import { nativeFile } from '../engine/native.js';
+import { Failure, systemErrorReason } from '../failure.js';
 
 export const logLevelFlag = Flags.string({
   options: ['error', 'warn', 'info', 'debug'] as const,
@@ -15,8 +17,19 @@ export const engineFlag = Flags.string({
 /** Flags of the command line contract that the engine does not have yet: known, so that they are refused by name rather than ignored. */
 export const notYetFlags = {
   parent: Flags.string({ hidden: true }),
-  policies: Flags.string({ hidden: true }),
 };
+
+export const policiesFlag = Flags.string({
+  description: 'Rules for open files, pipes and sockets: error, ignore, close or reopen (docs/policies.md).',
+  helpValue: 'FILE',
+});
+
+/** Throws for a file of policies that the engine could not read, with its words. */
+export function checkPolicies(path: string): void {
+  const { status, stderr, error } = spawnSync(nativeFile('warp-checkpoint'), ['--check-policies', path], { encoding: 'utf8' });
+  if (error) throw new Failure(`${path}: the policies cannot be checked: ${systemErrorReason(error)}`, { cause: error });
+  if (status !== 0) throw new Failure(stderr.trim().replace(/^warp-checkpoint: /, ''));
+}
 
 /** Throws for every flag in `flags` that this version's engine cannot obey. */
 export function refuseUnsupported(flags: Record<string, unknown>): void {

@@ -14,7 +14,7 @@ type Row = Document['descriptors'][number];
 export default class Fds extends ImageCommand {
   static override summary = 'Show file descriptors: kinds, offsets, peers, unread data.';
   static override description = [
-    'Also status flags, watches of epoll and inotify, timers, locks, and which descriptors share an offset. Core files of the kernel and',
+    'Also status flags, watches of epoll and inotify, timers, locks, policies, and which descriptors share an offset. Core files of the kernel and',
     'of gcore hold no descriptors.',
   ].join(' ');
   static override examples = ['<%= config.bin %> fds /tmp/image', '<%= config.bin %> fds /tmp/image --json'];
@@ -100,6 +100,7 @@ export function describe(row: Row): string {
       parts.push(row.path);
   }
   for (const lock of detail.locks ?? []) parts.push(`${lock.exclusive ? 'exclusive' : 'shared'} ${lock.kind} lock`);
+  if (row.policy) parts.push(`policy ${row.policy.action}`);
   if (row.shared_with.length > 0) parts.push(`same as ${fdList(row.shared_with)}`);
   return parts.filter((part) => part !== '').join(', ');
 }
@@ -142,6 +143,7 @@ export function collectFds(image: Image): Document {
       path: one.path,
       description: one.description,
       shared_with: one.sharedWith,
+      policy: one.policy,
       detail: one.detail,
     })),
   };
@@ -150,7 +152,10 @@ export function collectFds(image: Image): Document {
 /** `3 files, 1 socket` for a summary. */
 export function kindsText(kinds: readonly { kind: string; count: number }[]): string {
   return kinds
-    .map((one) => (one.kind === 'caller' ? count(one.count, 'standard stream') : count(one.count, one.kind, plural(one.kind))))
+    .map((one) => {
+      if (one.kind === 'not-kept') return `${one.count} not kept`;
+      return one.kind === 'caller' ? count(one.count, 'standard stream') : count(one.count, one.kind, plural(one.kind));
+    })
     .join(', ');
 }
 

@@ -2,10 +2,8 @@ import { Flags } from '@oclif/core';
 import { become, nativeFile } from '../engine/native.js';
 import { Failure } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
-import { engineFlag, givenFlags, logLevelFlag, notYetFlags, refuseOthers, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import { engineFlag, givenFlags, logLevelFlag, policiesFlag, refuseOthers, refuseUnsupported, refuseUrl } from './engine-flags.js';
 import { keyFlags, nativeKeyArguments } from './keys.js';
-
-const { policies } = notYetFlags;
 
 export default class Restore extends WarpCommand {
   static override summary = 'Bring a process back from its image.';
@@ -52,10 +50,10 @@ export default class Restore extends WarpCommand {
       multiple: true,
       helpValue: 'N=FD',
     }),
+    policies: policiesFlag,
     stats: Flags.string({ description: 'Write phases, microseconds and bytes as JSON to this file.', helpValue: 'FILE' }),
     'log-level': logLevelFlag,
     engine: engineFlag,
-    policies,
     ...keyFlags,
   };
 
@@ -82,6 +80,7 @@ export default class Restore extends WarpCommand {
       argv.push('--env', entry);
     }
     for (const pair of flags['inherit-fd'] ?? []) argv.push('--inherit-fd', pair);
+    if (flags.policies !== undefined) argv.push('--policies', flags.policies);
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
     argv.push(...(await nativeKeyArguments(flags, (message) => this.warnUser(message))));
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);

@@ -5,14 +5,14 @@ import { Failure } from '../failure.js';
 import { genericProcessor, GENERIC_JAVA_OPTIONS } from '../engine/processor.js';
 import { bytes, printable } from '../terminal/format.js';
 import { WarpCommand } from './base.js';
-import { logLevelFlag, notYetFlags, refuseUnsupported, refuseUrl } from './engine-flags.js';
+import { checkPolicies, logLevelFlag, policiesFlag, refuseUrl } from './engine-flags.js';
 
 export default class Run extends WarpCommand {
   static override summary = 'Start a program ready to be checkpointed.';
   static override description =
     "No privilege, no change to the program. warp-tool becomes it: same pid, same standard streams, and the program's own exit status.";
   static override usage =
-    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
+    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--policies FILE] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> run -- node server.js',
     '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
@@ -52,22 +52,23 @@ export default class Run extends WarpCommand {
     }),
     'log-level': logLevelFlag,
     'log-file': Flags.string({ description: 'Where the engine writes its log; stderr by default.', helpValue: 'FILE' }),
-    policies: notYetFlags.policies,
+    policies: policiesFlag,
   };
 
   async run(): Promise<void> {
     const command = this.takeProgramArguments();
     const { flags } = await this.parse(Run);
-    refuseUnsupported(flags);
     if (command.length === 0) throw new Failure('no program given; write it behind --, as in `warp-tool run -- node server.js`');
     if (flags.image !== undefined) refuseUrl(flags.image, 'use a local directory');
     if (flags['or-restore'] !== undefined) {
       refuseUrl(flags['or-restore'], 'use a local directory');
       const { whyNotRestorable } = await import('../engine/usable.js');
       const reason = await whyNotRestorable(flags['or-restore']);
-      if (reason === null) become(nativeFile('warp-restore'), ['warp-restore', flags['or-restore']], process.env);
+      const policies = flags.policies === undefined ? [] : ['--policies', flags.policies];
+      if (reason === null) become(nativeFile('warp-restore'), ['warp-restore', flags['or-restore'], ...policies], process.env);
       process.stderr.write(`warp-tool: ${command[0]} is started: ${reason}\n`);
     }
+    if (flags.policies !== undefined) checkPolicies(flags.policies);
     if (flags['checkpoint-when'] !== undefined) {
       const { superviseUntilCheckpoint } = await import('../engine/supervised.js');
       const level = flags['log-level'];
@@ -77,6 +78,7 @@ export default class Run extends WarpCommand {
           timeout: flags['checkpoint-timeout'],
           runArguments: [
             ...(level ? ['--log-level', level] : []),
+            ...(flags.policies !== undefined ? ['--policies', flags.policies] : []),
             ...(flags['log-file'] !== undefined ? ['--log-file', flags['log-file']] : []),
             ...(flags['cpu-features'] === 'generic' ? ['--cpu-features', 'generic'] : []),
             ...(flags['java-agent'] === undefined ? [] : [flags['java-agent'] ? '--java-agent' : '--no-java-agent']),
@@ -97,6 +99,7 @@ export default class Run extends WarpCommand {
     const generic = flags['cpu-features'] === 'generic';
     const environment = engineEnvironment(generic ? genericProcessor(process.env) : process.env, {
       ...(flags.image !== undefined && { WARP_IMAGE: resolve(flags.image) }),
+      ...(flags.policies !== undefined && { WARP_POLICIES: resolve(flags.policies) }),
       ...(flags['log-level'] && { WARP_LOG_LEVEL: flags['log-level'] }),
       ...(flags['log-file'] !== undefined && { WARP_LOG_FILE: resolve(flags['log-file']) }),
     });

@@ -2,6 +2,7 @@ import { Flags } from '@oclif/core';
 import type { ChalkInstance } from 'chalk';
 import { isCriuDirectory } from '../criu/image.js';
 import { cpuFeatureNames } from '../elf/cpu-features.js';
+import { policiesOf } from '../elf/descriptors.js';
 import { argumentsOf } from '../elf/environment.js';
 import { timestamp, uuid } from '../elf/identity.js';
 import { SEALED, type Image } from '../elf/image.js';
@@ -118,6 +119,7 @@ export class ShowText {
 
     if (threads) yield* this.threadLines(threads, row);
     if (document.descriptors) yield row('descriptors', `${document.descriptors.count}  ${kindsText(document.descriptors.by_kind)}`);
+    if (document.policies.length > 0) yield row('policies', shorten(policiesText(document.policies), 300));
 
     if (memory) {
       yield '';
@@ -276,6 +278,7 @@ export async function collectShow(image: Image): Promise<Document> {
     memory: image.sealed ? null : memoryOf(image.vmas()),
     content: contentOf(image),
     descriptors: image.sealed ? null : descriptorKinds(image),
+    policies: image.sealed || !image.ours ? [] : policyUses(image),
     files,
     java: image.sealed ? null : await collectJava(image),
     composition: null,
@@ -371,6 +374,19 @@ function contentOf(image: Image): Document['content'] {
     in_parent: inParent,
     optimisation: image.sealed ? null : optimisationJson(image),
   };
+}
+
+function policyUses(image: Image): Document['policies'] {
+  const uses = policiesOf(image).map((policy) => ({ ...policy, descriptors: [] as number[] }));
+  for (const { number, policy } of image.table('descriptors')) uses[policy - 1]?.descriptors.push(number);
+  return uses;
+}
+
+/** `3 rules: close fd 4, ignore fd 5 6`. */
+function policiesText(policies: Document['policies']): string {
+  const used = policies.filter(({ descriptors }) => descriptors.length > 0);
+  const uses = used.map(({ action, descriptors }) => `${action} fd ${descriptors.join(' ')}`);
+  return `${count(policies.length, 'rule')}: ${uses.join(', ') || 'no descriptor is under one'}`;
 }
 
 function descriptorKinds(image: Image): Document['descriptors'] {

@@ -65,14 +65,40 @@ export interface Descriptor {
   description: number;
   /** Other descriptors of the same description. */
   sharedWith: number[];
+  /** The rule of the checkpoint that it is under. */
+  policy: Policy | null;
   /** What only this kind has. */
   detail: DescriptorDetail;
+}
+
+/** A rule that the checkpoint was under (docs/policies.md). */
+export interface Policy {
+  type: string;
+  action: string;
+  warn: boolean;
+  /** Its lines. */
+  rule: string;
+  file: string;
+  line: number;
+}
+
+/** The rules of an image of ours, in the order in which they were tried. */
+export function policiesOf(image: Image): Policy[] {
+  return [...image.table('policies')].map(({ type, action, flags, line, file, text }) => ({
+    type: nameOf(names.policyType, type),
+    action: nameOf(names.policyAction, action),
+    warn: (flags & 1) === 0,
+    rule: text.toString(),
+    file: file.toString(),
+    line,
+  }));
 }
 
 /** The file descriptors of an image of ours, in ascending order. */
 export function descriptorsOf(image: Image): Descriptor[] {
   const relations = relationsOf(image);
-  const found = [...image.table('descriptors')].map(({ number, flags, description }) => {
+  const policies = policiesOf(image);
+  const found = [...image.table('descriptors')].map(({ number, flags, description, policy }) => {
     const record = relations.descriptions[description]!;
     const kind = nameOf(names.descriptionKind, record.kind);
     const accessMode = record.status_flags & 3;
@@ -96,6 +122,7 @@ export function descriptorsOf(image: Image): Descriptor[] {
       path: record.path.toString(),
       description,
       sharedWith: (relations.holders.get(description) ?? []).filter((other) => other !== number),
+      policy: policies[policy - 1] ?? null,
       detail,
     };
   });

@@ -53,8 +53,11 @@ export async function buildIdOfFile(path: string): Promise<string | null> {
 const PAGE = 4096n;
 const SAMPLE = 65_536n;
 
-/** `sample_hash` of the note `files`: of the first and the last 64 KiB and the size. Null when the file cannot be read. */
-export async function sampleHashOfFile(path: string): Promise<bigint | null> {
+/**
+ * `sample_hash` of the note `files`: of the first and the last 64 KiB and the size; or of the first `length` bytes alone, as if there were no more.
+ * Null when the file cannot be read, or has less.
+ */
+export async function sampleHashOfFile(path: string, length?: bigint): Promise<bigint | null> {
   let source: FileSource;
   try {
     source = await FileSource.open(path);
@@ -62,12 +65,13 @@ export async function sampleHashOfFile(path: string): Promise<bigint | null> {
     return null;
   }
   try {
-    const { size } = source;
+    const size = length ?? source.size;
+    if (size > source.size) return null;
     const head = await source.read(0n, Number(min(size, SAMPLE)));
     const tail = size > SAMPLE ? await source.read(max(size - SAMPLE, SAMPLE), Number(min(size - SAMPLE, SAMPLE))) : Buffer.alloc(0);
-    const length = Buffer.alloc(8);
-    length.writeBigUInt64LE(size);
-    return await xxh64(Buffer.concat([head, tail, length]));
+    const end = Buffer.alloc(8);
+    end.writeBigUInt64LE(size);
+    return await xxh64(Buffer.concat([head, tail, end]));
   } finally {
     await source.close();
   }

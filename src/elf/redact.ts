@@ -83,6 +83,7 @@ const CLASSES: Partial<Record<NoteName, Record<string, Keepable>>> = {
   descriptions: { path: 'paths' },
   pipes: { path: 'paths' },
   inotify_watches: { path: 'paths' },
+  policies: { file: 'paths', text: 'labels' },
   sockets: { local: 'addresses', remote: 'addresses' },
   tags: { name: 'labels', value: 'labels' },
 };
@@ -90,6 +91,7 @@ const CLASSES: Partial<Record<NoteName, Record<string, Keepable>>> = {
 /** Numbers that a program fills with whatever it likes, or that let content be guessed. */
 const FREE_NUMBERS: Partial<Record<NoteName, readonly string[]>> = {
   files: ['sample_hash'],
+  descriptions: ['sample_hash'],
   epoll_watches: ['data'],
   eventfds: ['count'],
   timers: ['value'],
@@ -239,7 +241,7 @@ class Redaction {
       }
       for (const field of FREE_NUMBERS[name] ?? []) {
         if (record[field] === undefined) continue;
-        if (name === 'files' || record[field] === '0x0') record[field] = '0x0';
+        if (field === 'sample_hash' || record[field] === '0x0') record[field] = '0x0';
         else {
           this.count('numbers of the program’s own');
           record[field] = '0x0';
@@ -283,6 +285,7 @@ class Redaction {
         break;
       case 'labels':
         if (field === 'value') this.count('labels');
+        if (note === 'policies') this.count('policies');
         value = 'redacted';
         break;
       default:

@@ -9,7 +9,7 @@ export const NOTE_OWNER = 'warp-tool';
 export const ANCHOR_OFFSET = 64;
 export const ANCHOR_MAGIC = 'WARPTOOL';
 export const FORMAT_MAJOR = 1;
-export const FORMAT_MINOR = 0;
+export const FORMAT_MINOR = 1;
 export const TABLE_HEADER_SIZE = 16;
 /** An index that refers to nothing. */
 export const NONE = 0xffffffff;
@@ -192,7 +192,7 @@ export const projectNotes = {
       number: 'u32',
       flags: 'u32',
       description: 'u32',
-      reserved: 'u32',
+      policy: 'u32',
     },
   },
   descriptions: {
@@ -209,6 +209,8 @@ export const projectNotes = {
       owner: 'i32',
       owner_signal: 'u32',
       path: 'slice',
+      mtime_ns: 'i64',
+      sample_hash: 'u64',
     },
   },
   pipes: {
@@ -383,6 +385,17 @@ export const projectNotes = {
       median_ns: 'u64',
     },
   },
+  policies: {
+    type: 0x5741521b,
+    fields: {
+      type: 'u32',
+      action: 'u32',
+      flags: 'u32',
+      line: 'u32',
+      file: 'slice',
+      text: 'slice',
+    },
+  },
 } as const satisfies Record<string, { type: number; fields: Record<string, FieldType> }>;
 
 export type NoteName = keyof typeof projectNotes;
@@ -492,8 +505,11 @@ export const names = {
     12: 'inotify',
     13: 'object',
     14: 'caller',
+    15: 'not-kept',
   },
   socketState: { 1: 'unconnected', 2: 'listening', 3: 'pair', 4: 'connected', 5: 'bound' },
+  policyType: { 1: 'file', 2: 'pipe', 3: 'socket', 4: 'filedescriptor' },
+  policyAction: { 1: 'error', 2: 'ignore', 3: 'close', 4: 'reopen' },
   lockKind: { 1: 'posix', 2: 'flock', 3: 'ofd' },
   tidReferenceKind: { 1: 'thread', 2: 'mutex', 3: 'futex', 4: 'cached' },
   codec: { 0: 'plain', 1: 'lz4', 2: 'zstd' },

@@ -414,6 +414,9 @@ function* checkReferences(image: Image): Generator<Finding> {
       yield finding(`note ${note}, record ${index}: ${field} ${value} is not among the ${size} records of ${target}`);
     }
   }
+  const policies = image.table('policies').length;
+  for (const { number, policy } of image.table('descriptors'))
+    if (policy > policies) yield finding(`descriptor ${number}: policy ${policy} is not among the ${policies} records of policies`);
   for (const [index, vma] of [...image.table('vmas')].entries()) {
     if (vma.kind === 2 && vma.file === NONE) yield finding(`note vmas, record ${index}: an area of kind file without a file`, vma.start);
     if (vma.kind === 3 && vma.object === NONE)

@@ -1,12 +1,13 @@
 import { createSocket } from 'node:dgram';
-import { constants, existsSync, readFileSync } from 'node:fs';
+import { constants, existsSync, readFileSync, type BigIntStats } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { release } from 'node:os';
+import { dirname } from 'node:path';
 import { cpuFeatureNames } from '../elf/cpu-features.js';
-import { socketAddress } from '../elf/descriptors.js';
+import { policiesOf, socketAddress } from '../elf/descriptors.js';
 import type { Image } from '../elf/image.js';
-import { Modules } from '../elf/modules.js';
+import { Modules, sampleHashOfFile } from '../elf/modules.js';
 import { FORMAT_MAJOR, FORMAT_MINOR, IMAGE_DELTA, IMAGE_KNOWN, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
 import { systemErrorReason } from '../failure.js';
 import { hex } from '../hex.js';
@@ -217,14 +218,19 @@ async function* checkDirectory(image: Image): AsyncGenerator<Obstacle> {
 
 const FILE_TYPE = 0o170000;
 
+const POLICY = 'or give restore a policy (docs/policies.md)';
+
 async function* checkDescriptors(image: Image): AsyncGenerator<Obstacle> {
   const descriptions = [...image.table('descriptions')];
+  const policies = policiesOf(image);
   const former = `/proc/${image.single('process')!.pid}`;
   const checked = new Set<number>();
-  for (const { number, description: index } of image.table('descriptors')) {
+  for (const { number, description: index, policy } of image.table('descriptors')) {
     const description = descriptions[index];
-    if (!description || checked.has(index)) continue;
+    const action = policies[policy - 1]?.action;
+    if (!description || checked.has(index) || action === 'close') continue;
     checked.add(index);
+    const problem = action === 'ignore' ? differs : fails;
     const kind = nameOf(names.descriptionKind, description.kind);
     const fifo = kind === 'fifo' && description.detail !== NONE ? image.table('pipes').get(description.detail).path.toString() : '';
     const path = fifo === '' ? description.path.toString() : fifo;
@@ -234,24 +240,45 @@ async function* checkDescriptors(image: Image): AsyncGenerator<Obstacle> {
     const mode = [constants.R_OK, constants.W_OK, constants.R_OK | constants.W_OK][description.status_flags & 3] ?? 0;
     const denied = await accessError(path, kind === 'fifo' ? constants.R_OK | constants.W_OK : mode);
     if (denied) {
-      yield fails('descriptors', `${what} cannot be opened: ${denied}`, kind === 'fifo' ? `make it: mkfifo ${path}` : 'put it there');
+      const made = action === 'reopen' && kind === 'file' && (description.status_flags & 3) !== 0 && !existsSync(path);
+      if (made && existsSync(dirname(path))) continue;
+      const mend = kind === 'fifo' ? `make it: mkfifo ${path}` : 'put it there';
+      yield problem('descriptors', `${what} cannot be opened: ${denied}`, `${mend}, ${POLICY}`);
       continue;
     }
-    const status = await stat(path);
-    if ((status.mode & FILE_TYPE) !== (description.mode & FILE_TYPE)) {
-      yield fails('descriptors', `${what} is another kind of file than at the checkpoint`, 'put that back');
-    } else if (kind === 'file' && BigInt(status.size) < description.offset) {
-      yield differs(
-        'descriptors',
-        `${what} has ${status.size} bytes, and the program stands at ${description.offset}`,
-        'put the content back',
-      );
+    const status = await stat(path, { bigint: true });
+    if ((Number(status.mode) & FILE_TYPE) !== (description.mode & FILE_TYPE)) {
+      yield problem('descriptors', `${what} is another kind of file than at the checkpoint`, `put that back, ${POLICY}`);
+      continue;
     }
+    const change = kind === 'file' && (description.status_flags & 0o10000000) === 0 ? await changeOf(description, path, status) : '';
+    if (change !== '')
+      yield (action === undefined ? fails : differs)('descriptors', `${what} ${change}`, `put it back as it was, ${POLICY}`);
   }
 }
 
+/** Why the file is not what the program had open; empty when it is. The rules are those of native/src/restore/descriptors.c. */
+async function changeOf(description: NoteRecord<'descriptions'>, path: string, status: BigIntStats): Promise<string> {
+  const { offset, size, status_flags: flags, mtime_ns: modified, sample_hash: hash } = description;
+  const appends = (flags & 0o2003) === 0o2001;
+  if (!appends && offset > status.size && offset <= size)
+    return `is shorter than where the program stands in it: ${status.size} bytes, and it goes on at ${offset}`;
+  if (hash === 0n || (status.size === size && status.mtimeNs === modified)) return '';
+  if (status.size < size) return `has changed: ${status.size} bytes, and ${size} at the checkpoint`;
+  return (await sampleHashOfFile(path, size)) === hash ? '' : 'has changed since the checkpoint';
+}
+
 async function* checkSockets(image: Image): AsyncGenerator<Obstacle> {
-  for (const socket of image.table('sockets')) {
+  const policies = policiesOf(image);
+  const actions = new Map<number, string>();
+  for (const { description, policy } of image.table('descriptors')) {
+    const { kind, detail } = image.table('descriptions').get(description);
+    const action = policies[policy - 1]?.action ?? '';
+    if (nameOf(names.descriptionKind, kind) === 'socket' && (actions.get(detail) ?? 'close') === 'close') actions.set(detail, action);
+  }
+  for (const [index, socket] of [...image.table('sockets')].entries()) {
+    const action = actions.get(index);
+    if (action === 'close') continue;
     const state = nameOf(names.socketState, socket.state);
     const local = socketAddress(socket.local);
     if (state === 'connected' && socket.type !== 2) {
@@ -264,7 +291,8 @@ async function* checkSockets(image: Image): AsyncGenerator<Obstacle> {
     }
     if ((state !== 'listening' && state !== 'bound') || local === '') continue;
     const error = await bindError(socket, local);
-    if (error) yield fails('sockets', `cannot bind to ${local}: ${error}`, 'end the process that uses it, or restore where it is free');
+    const mend = `end the process that uses it, or restore where it is free, ${POLICY}`;
+    if (error) yield (action === 'ignore' ? differs : fails)('sockets', `cannot bind to ${local}: ${error}`, mend);
   }
 }
 

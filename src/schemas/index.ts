@@ -164,6 +164,15 @@ export const optimize = object({
   ...optimisationFields,
 });
 
+const policy = {
+  type: string('file, pipe, socket, filedescriptor'),
+  action: string('error, ignore, close, reopen'),
+  warn: boolean(),
+  rule: string('its lines'),
+  file: string('where it came from'),
+  line: integer(),
+};
+
 export const show = object({
   image,
   size: byteCount(),
@@ -219,6 +228,7 @@ export const show = object({
     }),
   ),
   descriptors: nullable(object({ count: integer(), by_kind: array(object({ kind: string(), count: integer() })) })),
+  policies: array(object({ ...policy, descriptors: array(integer()) }), 'rules of the checkpoint, and the descriptors under each'),
   files: array(
     object({ path: string(), size: nullable(byteCount()), build_id: nullable(string()), deleted: nullable(boolean()) }),
     'files that memory areas map',
@@ -438,6 +448,7 @@ export const fds = object({
       path: string('as /proc/PID/fd shows it'),
       description: integer('descriptors with the same number share one open file description'),
       shared_with: array(integer('other descriptors of the same description')),
+      policy: nullable(object(policy), 'the rule of the checkpoint that it is under (docs/policies.md)'),
       detail: descriptorDetail,
     }),
   ),

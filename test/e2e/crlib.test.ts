@@ -136,6 +136,22 @@ describe('crlib', () => {
     }
   });
 
+  it('takes policies at both ends, and refuses a file that is wrong', async () => {
+    const directory = join(makeDirectory(), 'image');
+    const rules = join(makeDirectory(), 'rules');
+    writeFileSync(rules, 'type: pipe\naction: ignore\nwarn: no\n');
+    const target = vm('checkpoint', directory, 'keep_running=true', `policies=${rules}`);
+    await target.ended;
+    expect(target.stderr).toContain(`warp: ${rules}:3: warn: no: write true or false\n`);
+    writeFileSync(rules, 'type: pipe\naction: ignore\nwarn: false\n');
+    const again = vm('checkpoint', directory, 'keep_running=true', `policies=${rules}`);
+    await again.output(new RegExp(`generation 0: back in ${again.pid}`));
+    writeFileSync(rules, 'type: filedescriptor\nvalue: 1\naction: error\n');
+    const young = vm('restore', directory, 'amd64', '0f8001', '0', '5', `policies=${rules}`);
+    expect((await young.ended).code).toBe(2);
+    expect(young.stderr).toContain(`says the policy at ${rules}:1: `);
+  });
+
   it.each([
     ['another label', 'aarch64', '0f8001', '0', 'label 1, bitmap 0 of 0 bytes'],
     ['another bitmap', 'amd64', '0f80', '0', 'label 0, bitmap 1 of 3 bytes'],

@@ -134,7 +134,7 @@ void buffer_append_message(struct buffer *buffer, const void *bytes, uint32_t si
 /* ---- failures and the log ---- */
 /* The one line that a failed operation leaves. */
 struct failure {
-  char text[640];
+  char text[960];
 };
 /* Stores the line unless one is there already (the first cause counts), and returns -1. */
 int fail(struct failure *failure, const char *text, ...) __attribute__((format(printf, 2, 3)));

@@ -17,6 +17,7 @@
 #define SOL_SOCKET_ 1
 #define SO_REUSEADDR_ 2
 #define SO_TYPE_ 3
+#define SO_ERROR_ 4
 #define SO_BROADCAST_ 6
 #define SO_SNDBUF_ 7
 #define SO_RCVBUF_ 8

@@ -4,6 +4,7 @@
 #include "../image/encryption.h"
 #include "../base/socket_constants.h"
 #include "../image/simulated.h"
+#include "../image/policies.h"
 #include "../program/program.h"
 
 static const char usage[] =
@@ -11,7 +12,8 @@ static const char usage[] =
     "                       [--compression none|lz4] [--compression-level 1-9] [--chunk-size KIB]\n"
     "                       [--encryption-key-file FILE | --encryption-key-env NAME]\n"
     "                       [--engine warp|simengine|pauseengine]\n"
-    "                       [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
+    "                       [--policies FILE] [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
+    "       warp-checkpoint --check-policies FILE\n"
     "\n"
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
     "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
@@ -21,6 +23,8 @@ static const char usage[] =
     "with AES-256-GCM; the key itself gets into neither the image nor the program.\n"
     "With --engine simengine there is no image and the process goes on; with pauseengine it stands still until\n"
     "'warp-restore DIR --engine pauseengine' lets it go on in place.\n"
+    "--policies says what becomes of open files, pipes and sockets (docs/policies.md); --check-policies only reads such a\n"
+    "file, and says what is wrong with it.\n"
     "\n"
     "As an engine of older CRaC JDKs (-XX:CREngine): warp-checkpoint checkpoint|restore|restorewait DIR; by a link\n"
     "to it of the name simengine or pauseengine, as these.\n";
@@ -36,6 +40,9 @@ struct options {
   uint64_t timeout_ms; /* 0: as the engine finds right */
   const char *log_level;
   const char *stats;
+  const char *policies; /* content of the file */
+  size_t policies_size;
+  char policies_file[4200];
   bool json;
   const char *key_file, *key_variable;
   char key_digits[2 * KEY_SIZE + 1]; /* empty: not encrypted */
@@ -151,16 +158,19 @@ static void handle_line(const struct options *options, char *line, struct outcom
 }
 
 static int converse(struct options *options, int fd) {
-  static char buffer[16384];
+  static char buffer[16384], policies[4400];
   size_t length = 0;
+  policies[0] = 0;
+  if (options->policies_size > 0) format(policies, sizeof policies, "policies-file=%s\npolicies-size=%lu\n", options->policies_file, options->policies_size);
   struct outcome outcome = {false, 0};
-  size_t n = format(buffer, sizeof buffer, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s\n", options->directory, engine_names[options->engine], options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s%s\n", options->directory, engine_names[options->engine], options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
                     options->key_digits[0] == 0 ? "" : "encryption-key=", options->key_digits, options->key_digits[0] == 0 ? "" : "\n",
-                    options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n");
+                    options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n", policies);
   /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
   bool asked = sys(sendto, fd, buffer, n, MSG_NOSIGNAL_) == (long)n;
   wipe(buffer, n);
   wipe(options->key_digits, sizeof options->key_digits);
+  if (asked && options->policies_size > 0) asked = sys(sendto, fd, options->policies, options->policies_size, MSG_NOSIGNAL_) == (long)options->policies_size;
   for (;;) {
     long got = sys(read, fd, buffer + length, sizeof buffer - 1 - length);
     if (got == -EINTR) continue;
@@ -184,6 +194,19 @@ static int converse(struct options *options, int fd) {
   return outcome.status;
 }
 
+/* An engine gets only rules that can be read. */
+static int read_policies(struct options *options, const char *path) {
+  static struct arena arena;
+  struct policies policies;
+  struct failure failure = {.text = ""};
+  absolute_path(path, options->policies_file, sizeof options->policies_file);
+  if (find_character(options->policies_file, '\n') != NULL) return failed_with(options, "--policies: a file's name cannot hold a newline here");
+  policies_init(&policies, &arena);
+  options->policies = policies_read(&arena, path, &options->policies_size, &failure);
+  if (options->policies == NULL || policies_parse(&policies, options->policies, options->policies_size, path, &failure) < 0) return failed_with(options, "%s", failure.text);
+  return 0;
+}
+
 static int parse_options(int argc, char **argv, struct options *options) {
   const char *value;
   enum log_level level;
@@ -204,6 +227,12 @@ static int parse_options(int argc, char **argv, struct options *options) {
       directory = value;
     } else if (option_with_value(argc, argv, &i, "--engine", &value)) {
       if (!engine_parse(value, &options->engine)) return failed_with(options, "--engine %s: choose warp, simengine or pauseengine", value);
+    } else if (option_with_value(argc, argv, &i, "--check-policies", &value)) {
+      const int status = read_policies(options, value);
+      if (status == 0) sys(exit_group, 0);
+      return status;
+    } else if (option_with_value(argc, argv, &i, "--policies", &value)) {
+      if (read_policies(options, value) != 0) return 2;
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       options->stats = value;
     } else if (option_with_value(argc, argv, &i, "--timeout", &value)) {

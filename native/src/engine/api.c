@@ -57,8 +57,8 @@ static long send_key(int fd, uint8_t key[KEY_SIZE]) {
   return sent == (long)length ? 0 : -EPIPE;
 }
 
-int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key) {
-  char path[4200], request[4600], working_directory[4096];
+int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key, const char *policies) {
+  char path[4200], request[8800], working_directory[4096];
   struct sockaddr_un address;
   const uint32_t generation = warp_control.generation;
   last_error[0] = 0;
@@ -75,7 +75,7 @@ int engine_ask(const char *directory, enum engine_kind engine, bool leave_runnin
   long error = sys(connect, fd, &address, size);
   /* The engine begins with the empty line: by then the key is in no memory of this thread. */
   if (key != NULL && error == 0) error = send_key((int)fd, key);
-  size_t length = format(request, sizeof request, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\n\n", path, engine_names[engine], leave_running, self_contained, lz4_level);
+  size_t length = format(request, sizeof request, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\npolicies-file=%s\n\n", path, engine_names[engine], leave_running, self_contained, lz4_level, policies == NULL ? "" : policies);
   if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
   const int result = error < 0 ? engine_fail("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
   sys(close, fd);
@@ -83,7 +83,7 @@ int engine_ask(const char *directory, enum engine_kind engine, bool leave_runnin
 }
 
 PUBLIC enum warp_result warp_checkpoint(const char *directory, unsigned flags) {
-  return (enum warp_result)engine_ask(directory, ENGINE_WARP, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0, NULL);
+  return (enum warp_result)engine_ask(directory, ENGINE_WARP, (flags & WARP_LEAVE_RUNNING) != 0, (flags & WARP_SELF_CONTAINED) != 0, (flags & WARP_COMPRESS_LZ4) != 0 ? LZ4_LEVEL_FAST : 0, NULL, NULL);
 }
 
 PUBLIC const char *warp_error(void) { return last_error; }

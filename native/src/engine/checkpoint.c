@@ -104,6 +104,7 @@ static void init_tables(struct capture *capture) {
   TABLE(chunks, CHUNKS, chunk);
   TABLE(tags, TAGS, tag);
   TABLE(encrypted_chunks, CHUNKS, chunk);
+  TABLE(policies, POLICIES, policy);
 #undef TABLE
   list_init(&capture->object_sources, arena, sizeof(struct object_source));
   list_init(&capture->pieces, arena, sizeof(struct piece));
@@ -155,7 +156,7 @@ static int begin_sealing(struct capture *capture) {
 }
 
 static int take(struct capture *capture, struct target *target) {
-  if (begin_sealing(capture) < 0) return -1;
+  if (begin_sealing(capture) < 0 || capture_policies(capture) < 0) return -1;
   /* The program runs on meanwhile. */
   capture->fixed_calls = release_find_calls(&capture->arena);
   capture->stopping_ns = clock_ns(CLOCK_MONOTONIC_);

@@ -29,6 +29,7 @@ static void complain(const char *text, ...) {
 struct crlib_conf {
   char image_location[4096];
   char restorer[4096];
+  char policies[4096];
   char log_level[8];
   enum engine_kind engine;
   bool keep_running, self_contained, keep_pid;
@@ -107,6 +108,7 @@ static const crlib_conf_option_t options[] = {
     {"concurrent", CRLIB_CONF_OPTION_RESTORE, "true/false", "true for compressed images", "load memory while the program runs"},
     {"load_concurrency", CRLIB_CONF_OPTION_RESTORE, "0-64", "processors", "threads that load memory"},
     {"keep_pid", CRLIB_CONF_OPTION_RESTORE, "true/false", "false", "the process ids of the checkpoint, in namespaces"},
+    {"policies", CRLIB_CONF_OPTION_CHECKPOINT | CRLIB_CONF_OPTION_RESTORE, "path", NULL, "rules for open files, pipes and sockets"},
     {"log_level", CRLIB_CONF_OPTION_RESTORE, "error/warn/info/debug", "warn", "what warp-restore tells on standard error"},
     {"restorer", CRLIB_CONF_OPTION_RESTORE, "path", "warp-restore beside the library", "the program that restores"},
     {NULL, 0, NULL, NULL, NULL},
@@ -145,6 +147,19 @@ static bool in_range(const char *key, const char *value, uint64_t first, uint64_
   if (at != value && *at == 0 && number >= first && number <= last) return true;
   complain("%s=%s: give a number from %lu to %lu", key, value, first, last);
   return false;
+}
+
+static bool are_policies(const char *path) {
+  struct arena scratch = {NULL};
+  struct policies policies;
+  struct failure failure = {.text = ""};
+  size_t size = 0;
+  policies_init(&policies, &scratch);
+  const char *text = policies_read(&scratch, path, &size, &failure);
+  const bool good = text != NULL && policies_parse(&policies, text, size, path, &failure) == 0;
+  if (!good) complain("%s", failure.text);
+  arena_release(&scratch);
+  return good;
 }
 
 static bool configure(crlib_conf_t *conf, const char *key, const char *value) {
@@ -187,6 +202,7 @@ static bool configure(crlib_conf_t *conf, const char *key, const char *value) {
   if (strings_equal(key, "concurrent")) return conf->concurrent_given = set_switch(key, value, &conf->concurrent);
   if (strings_equal(key, "load_concurrency")) return in_range(key, value, 0, 64) && set_text(key, value, conf->load_concurrency, sizeof conf->load_concurrency);
   if (strings_equal(key, "restorer")) return set_text(key, value, conf->restorer, sizeof conf->restorer);
+  if (strings_equal(key, "policies")) return set_text(key, value, conf->policies, sizeof conf->policies) && are_policies(value);
   if (strings_equal(key, "log_level")) {
     enum log_level level;
     if (log_level_parse(value, &level)) return set_text(key, value, conf->log_level, sizeof conf->log_level);
@@ -238,7 +254,7 @@ static int take_checkpoint(crlib_conf_t *conf) {
   }
   engine_tags = conf->tags;
   enum warp_result result =
-      engine_ask(conf->image_location, conf->engine, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, has_key(conf) ? key : NULL);
+      engine_ask(conf->image_location, conf->engine, conf->keep_running, conf->self_contained, conf->compression_wanted ? (conf->compression_level == 0 ? LZ4_LEVEL_FAST : conf->compression_level) : 0, has_key(conf) ? key : NULL, conf->policies);
   wipe(key, sizeof key);
   engine_tags = NULL;
   /* What an earlier restore gave is not this one's. */
@@ -422,6 +438,7 @@ static int restore(crlib_conf_t *conf) {
   if (conf->load_concurrency[0] != 0) argv[count++] = "--load-concurrency", argv[count++] = conf->load_concurrency;
   if (conf->key_file[0] != 0) argv[count++] = "--encryption-key-file", argv[count++] = conf->key_file;
   if (conf->key_variable[0] != 0) argv[count++] = "--encryption-key-env", argv[count++] = conf->key_variable;
+  if (conf->policies[0] != 0) argv[count++] = "--policies", argv[count++] = conf->policies;
   if (conf->log_level[0] != 0) argv[count++] = "--log-level", argv[count++] = conf->log_level;
   if (conf->restore_data_size > 0) {
     for (size_t i = 0; i < conf->restore_data_size; i++) format(data + 2 * i, 3, "%02x", conf->restore_data[i]);
@@ -544,6 +561,7 @@ static const char *configuration_doc(crlib_conf_t *conf) {
          "* direct_map=<true/false> (default: true) - map plain images rather than read them\n"
          "* concurrent=<true/false> (default: true for compressed images), load_concurrency=<0-64> - load memory while the program runs\n"
          "* keep_pid=<true/false> (default: false) - the process ids of the checkpoint\n"
+         "* policies=<path> - rules for open files, pipes and sockets: what becomes of them (docs/policies.md)\n"
          "* log_level=<error/warn/info/debug> (default: warn), restorer=<path> (default: warp-restore beside the library)\n";
 }
 

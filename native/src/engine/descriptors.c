@@ -29,12 +29,14 @@ struct known_description {
   uint64_t inode;
   uint64_t hash;
   uint32_t number; /* a descriptor of it */
+  const char *reason; /* why it is not kept, NULL when it is */
 };
 
 struct collection {
   struct capture *capture;
   struct list numbers; /* uint32_t, ascending */
   struct list known;   /* struct known_description */
+  const char *reason; /* of the description that is being looked at, as in known_description */
   char path[4200];
   char information[64 * 1024]; /* /proc/thread-self/fdinfo/N */
 };
@@ -80,6 +82,63 @@ static uint64_t information_number(const struct collection *collection, const ch
 
 static int refuse(struct collection *collection, uint32_t fd, const char *what, const char *mend) {
   return fail(collection->capture->failure, "descriptor %u (%s) %s: %s", fd, collection->path, what, mend);
+}
+
+/* ---- policies ---- */
+
+static struct policy_subject subject_of(struct capture *capture, uint32_t fd, const struct warp_description_record *description, const char *path) {
+  struct policy_subject subject = {.number = fd, .mode = description->mode, .path = path, .callers = description->kind == WARP_DESCRIPTION_CALLER};
+  if (description->kind == WARP_DESCRIPTION_SOCKET && description->detail != WARP_NONE) {
+    const struct warp_socket_record *socket = table_at(&capture->sockets, struct warp_socket_record, description->detail);
+    subject.family = socket->family;
+    subject.listening = socket->state == WARP_SOCKET_LISTENING;
+    subject.local = capture->sockets.heap.bytes + socket->local.offset, subject.local_size = socket->local.length;
+    subject.remote = capture->sockets.heap.bytes + socket->remote.offset, subject.remote_size = socket->remote.length;
+  }
+  return subject;
+}
+
+static const struct policy_rule *rule_for(struct capture *capture, uint32_t fd, const struct warp_description_record *description, const char *path) {
+  if (capture->rules.rules.count == 0) return NULL;
+  const struct policy_subject subject = subject_of(capture, fd, description, path);
+  return policies_find(&capture->rules, &subject);
+}
+
+/* The name of a file that has been removed, or will be opened by name: without what the kernel puts behind it. */
+static uint32_t take_by_name(struct collection *collection, uint32_t mode) {
+  if (ends_with(collection->path, " (deleted)")) collection->path[string_length(collection->path) - 10] = 0;
+  switch (mode & S_IFMT) {
+    case S_IFREG: return WARP_DESCRIPTION_FILE;
+    case S_IFDIR: return WARP_DESCRIPTION_DIRECTORY;
+    case S_IFIFO: return WARP_DESCRIPTION_FIFO;
+    default: return WARP_DESCRIPTION_DEVICE;
+  }
+}
+
+/* Whether a policy lets go what cannot be kept; else the refusal names one that would. */
+static bool may_lose(struct collection *collection, uint32_t fd, struct warp_description_record *description) {
+  struct capture *capture = collection->capture;
+  struct failure *failure = capture->failure;
+  const struct policy_rule *rule = rule_for(capture, fd, description, collection->path);
+  if (rule == NULL || rule->action == WARP_POLICY_ERROR) {
+    char policy[700];
+    const struct policy_subject subject = subject_of(capture, fd, description, collection->path);
+    const size_t n = string_length(failure->text);
+    policy_write(policy, sizeof policy, &subject, WARP_POLICY_IGNORE);
+    format(failure->text + n, sizeof failure->text - n, "; or give --policies a file with these lines: %s", policy);
+    return false;
+  }
+  collection->reason = arena_string(&capture->arena, failure->text);
+  failure->text[0] = 0;
+  const bool has_name = collection->path[0] == '/' && !starts_with(collection->path, "/memfd:");
+  if (rule->action == WARP_POLICY_REOPEN && has_name) {
+    description->kind = take_by_name(collection, description->mode);
+    return true;
+  }
+  if (!rule->quiet) log_warn("%s; not kept, as %s:%u allows", collection->reason, rule->file, rule->line);
+  description->kind = WARP_DESCRIPTION_NOT_KEPT;
+  description->detail = WARP_NONE;
+  return true;
 }
 
 /* ---- kinds ---- */
@@ -186,6 +245,29 @@ static uint64_t information_hash(const struct collection *collection) {
   return rest == NULL ? 0 : xxh64(rest, string_length(rest));
 }
 
+/* A file that no path leads to: its content goes into the image, unless the program's policy for that path wants something else. */
+static int add_removed_file(struct collection *collection, uint32_t fd, const struct file_status *status, struct warp_description_record *description) {
+  const struct policy_rule *rule = rule_for(collection->capture, fd, description, collection->path);
+  if (rule != NULL && rule->type == WARP_POLICY_FILE && rule->action == WARP_POLICY_REOPEN) {
+    description->kind = take_by_name(collection, status->mode);
+    return 0;
+  }
+  if (rule != NULL && rule->type == WARP_POLICY_FILE && rule->action == WARP_POLICY_CLOSE) {
+    collection->reason = arena_string(&collection->capture->arena, "its content was left out, because a policy closes it");
+    description->kind = WARP_DESCRIPTION_NOT_KEPT;
+    return 0;
+  }
+  return (description->status_flags & O_PATH_) != 0 ? refuse(collection, fd, "is a file that has been removed", "close it before the checkpoint") : add_object(collection, fd, status, description);
+}
+
+/* What tells, of a file that is only read, whether it is the same at a restore. Files of procfs and sysfs change with each reading. */
+static void identify_read_file(const struct collection *collection, uint32_t fd, const struct file_status *status, struct warp_description_record *description) {
+  const bool only_read = (description->status_flags & (ACCESS_MODE | O_PATH_ | O_DIRECT)) == O_RDONLY;
+  if (description->kind != WARP_DESCRIPTION_FILE || !only_read || status->size == 0 || starts_with(collection->path, "/proc/") || starts_with(collection->path, "/sys/")) return;
+  description->mtime_ns = file_mtime_ns(status);
+  description->sample_hash = file_sample_hash((int)fd, (uint64_t)status->size);
+}
+
 static int add_description(struct collection *collection, uint32_t fd, const struct file_status *status, uint32_t *ret) {
   struct capture *capture = collection->capture;
   const uint64_t hash = information_hash(collection);
@@ -197,6 +279,7 @@ static int add_description(struct collection *collection, uint32_t fd, const str
     }
   }
   struct warp_description_record made;
+  collection->reason = NULL;
   fill_bytes(&made, 0, sizeof made);
   made.detail = WARP_NONE;
   made.mode = status->mode;
@@ -217,8 +300,7 @@ static int add_description(struct collection *collection, uint32_t fd, const str
   } else if (format_bits == S_IFREG) {
     made.kind = WARP_DESCRIPTION_FILE;
     if (starts_with(collection->path, "/memfd:") || (collection->path[0] == '/' && !leads_back(collection, status))) {
-      /* No path leads to it any more: its content goes into the image. */
-      result = (made.status_flags & O_PATH_) != 0 ? refuse(collection, fd, "is a file that has been removed", "close it before the checkpoint") : add_object(collection, fd, status, &made);
+      result = add_removed_file(collection, fd, status, &made);
     } else if (collection->path[0] != '/') {
       result = refuse(collection, fd, "is of a kind that cannot be kept", "close it before the checkpoint");
     } else if (starts_with(collection->path, "/proc/") && find_string(collection->path, "/task/") != NULL) {
@@ -238,11 +320,13 @@ static int add_description(struct collection *collection, uint32_t fd, const str
   } else {
     result = refuse(collection, fd, "is of a kind that cannot be kept", "close it before the checkpoint");
   }
-  if (result < 0) return -1;
+  if (result == 0 && made.kind == WARP_DESCRIPTION_INOTIFY) result = capture_inotify(capture, fd, (uint32_t)capture->descriptions.records.count, collection->information);
+  if (result < 0 && !may_lose(collection, fd, &made)) return -1;
+  identify_read_file(collection, fd, status, &made);
   made.path = table_string(&capture->descriptions, collection->path);
   *ret = (uint32_t)capture->descriptions.records.count;
   struct known_description *known = list_add(&collection->known);
-  *known = (struct known_description){status->device, status->inode, hash, fd};
+  *known = (struct known_description){status->device, status->inode, hash, fd, collection->reason};
   struct warp_description_record *description = table_add(&capture->descriptions);
   *description = made;
   return 0;
@@ -436,6 +520,44 @@ static void find_callers_streams(struct capture *capture) {
 
 /* ---- the whole ---- */
 
+static const char *path_of(struct collection *collection, struct warp_slice path) {
+  format(collection->path, sizeof collection->path, "%.*s", (int)path.length, (const char *)collection->capture->descriptions.heap.bytes + path.offset);
+  return collection->path;
+}
+
+/* Says of each descriptor which rule it is under. */
+static int apply_policies(struct collection *collection) {
+  struct capture *capture = collection->capture;
+  for (size_t i = 0; i < capture->descriptors.records.count; i++) {
+    struct warp_descriptor_record *descriptor = table_at(&capture->descriptors, struct warp_descriptor_record, i);
+    const struct warp_description_record *description = description_at(capture, descriptor->description);
+    const char *path = path_of(collection, description->path);
+    const struct policy_rule *rule = rule_for(capture, descriptor->number, description, path);
+    if (rule == NULL && description->kind == WARP_DESCRIPTION_NOT_KEPT)
+      return fail(capture->failure, "descriptor %u (%s) has no policy, unlike others of the same open file: %s", descriptor->number, path, list_at(&collection->known, struct known_description, descriptor->description)->reason);
+    if (rule == NULL) continue;
+    descriptor->policy = (uint32_t)(rule - list_at(&capture->rules.rules, struct policy_rule, 0)) + 1;
+    if (rule->action == WARP_POLICY_ERROR) {
+      char policy[700];
+      const struct policy_subject subject = subject_of(capture, descriptor->number, description, path);
+      policy_write(policy, sizeof policy, &subject, WARP_POLICY_IGNORE);
+      return fail(capture->failure, "descriptor %u (%s) must not be open at a checkpoint, says the policy at %s:%u: close it before, or put these lines before that rule: %s", descriptor->number, path, rule->file,
+                  rule->line, policy);
+    }
+    log_info("descriptor %u (%s): %s, as %s:%u says", descriptor->number, path, policy_action_name(rule->action), rule->file, rule->line);
+  }
+  return 0;
+}
+
+/* A pipe to another process. */
+static bool may_lose_pipe(struct collection *collection, const struct warp_descriptor_record *descriptor) {
+  struct warp_description_record *description = description_at(collection->capture, descriptor->description);
+  path_of(collection, description->path);
+  if (!may_lose(collection, descriptor->number, description)) return false;
+  list_at(&collection->known, struct known_description, descriptor->description)->reason = collection->reason;
+  return true;
+}
+
 static long collect(void *argument) {
   struct collection *collection = argument;
   struct capture *capture = collection->capture;
@@ -463,16 +585,15 @@ static long collect(void *argument) {
     struct warp_descriptor_record *descriptor = table_add(&capture->descriptors);
     *descriptor = (struct warp_descriptor_record){.number = fd, .flags = (uint32_t)flags, .description = description};
     add_locks(collection, fd);
-    uint32_t kind = description_at(capture, description)->kind;
-    if (kind == WARP_DESCRIPTION_INOTIFY && capture_inotify(capture, fd, description, collection->information) < 0) return -1;
     log_debug("descriptor %u: %s, flags 0%o, description %u", fd, collection->path, description_at(capture, description)->status_flags, description);
   }
   sockets_end(capture);
   find_callers_streams(capture);
+  if (apply_policies(collection) < 0) return -1;
   for (size_t i = 0; i < capture->descriptors.records.count; i++) {
     struct warp_descriptor_record descriptor = *table_at(&capture->descriptors, struct warp_descriptor_record, i);
     struct warp_description_record *description = description_at(capture, descriptor.description);
-    if ((description->kind == WARP_DESCRIPTION_PIPE || description->kind == WARP_DESCRIPTION_FIFO) && description->detail == WARP_NONE && add_pipe(collection, descriptor.number, descriptor.description) < 0) return -1;
+    if ((description->kind == WARP_DESCRIPTION_PIPE || description->kind == WARP_DESCRIPTION_FIFO) && description->detail == WARP_NONE && add_pipe(collection, descriptor.number, descriptor.description) < 0 && !may_lose_pipe(collection, &descriptor)) return -1;
     if (description->kind == WARP_DESCRIPTION_EPOLL && description->detail == WARP_NONE) {
       description->detail = 0;
       char link[64];

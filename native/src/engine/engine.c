@@ -86,6 +86,7 @@ static void read_environment(void) {
     if (starts_with(entry, "WARP_LOG_LEVEL=")) log_level_parse(entry + 15, &log_level);
     if (strings_equal(entry, "WARP_CPU_FEATURES=generic")) generic_processor = true;
     if (starts_with(entry, "WARP_LOG_FILE=")) format(log_file, sizeof log_file, "%s", entry + 14);
+    if (starts_with(entry, "WARP_POLICIES=") && entry[14] != 0) policies_remember(entry + 14);
   }
   arena_release(&scratch);
 }
@@ -138,19 +139,41 @@ bool client_waits(const struct request *request) {
   return (polled[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) == 0;
 }
 
-/* Reads "key=value" lines up to an empty one. */
-bool client_read(int client, char *text, size_t size) {
-  size_t length = 0;
-  while (length + 1 < size) {
-    struct pollfd polled = {.fd = client, .events = POLLIN};
-    if (sys(poll, &polled, 1, 5000) <= 0) return false;
-    long n = sys(read, client, text + length, size - 1 - length);
+static long read_waiting(int client, char *to, size_t size) {
+  struct pollfd polled = {.fd = client, .events = POLLIN};
+  return sys(poll, &polled, 1, 5000) <= 0 ? -1 : sys(read, client, to, size);
+}
+
+/* Reads "key=value" lines up to an empty one; *ret_size is all that has come, which may be more. */
+static bool read_request(int client, char *text, size_t size, size_t *ret_size) {
+  for (*ret_size = 0; *ret_size + 1 < size;) {
+    long n = read_waiting(client, text + *ret_size, size - 1 - *ret_size);
     if (n <= 0) return false;
-    length += (size_t)n;
-    text[length] = 0;
-    if (ends_with(text, "\n\n")) return true;
+    *ret_size += (size_t)n;
+    text[*ret_size] = 0;
+    if (find_string(text, "\n\n") != NULL) return true;
   }
   return false;
+}
+
+bool client_read(int client, char *text, size_t size) {
+  size_t read;
+  return read_request(client, text, size, &read);
+}
+
+/* The text of the policies follows the lines; `have` bytes of it have come. */
+static bool read_policies(struct request *request, const char *have, size_t have_size) {
+  static char policies[POLICIES_LARGEST];
+  if (request->policies_size > sizeof policies) return false;
+  size_t length = min_u64(have_size, request->policies_size);
+  copy_bytes(policies, have, length);
+  while (length < request->policies_size) {
+    long n = read_waiting(request->client, policies + length, request->policies_size - length);
+    if (n <= 0) return false;
+    length += (size_t)n;
+  }
+  request->policies = policies;
+  return true;
 }
 
 static void parse_request(char *text, struct request *request, enum log_level *level) {
@@ -168,6 +191,8 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     if (starts_with(line, "encryption-key=")) request->key_digits = (char *)value;
     if (starts_with(line, "timeout-ms=") && *value != '0') request->timeout_ms = request->hooks_timeout_ms = parse_decimal(&value);
     if (starts_with(line, "log-level=")) log_level_parse(value, level);
+    if (starts_with(line, "policies-size=")) request->policies_size = parse_decimal(&value);
+    if (starts_with(line, "policies-file=")) format(request->policies_file, sizeof request->policies_file, "%s", value);
     line = end + 1;
   }
 }
@@ -197,7 +222,7 @@ static void follow_user(void) {
 }
 
 static void serve(int client) {
-  static char text[8192];
+  static char text[3 * 4096];
   struct request request = {.timeout_ms = 10000, .hooks_timeout_ms = 60000, .client = client};
   struct peer_credentials peer;
   follow_user();
@@ -205,7 +230,8 @@ static void serve(int client) {
     client_send(&request, "Eprocess %ld belongs to user %ld and takes no commands from user %u", sys(getpid), sys(geteuid), peer.uid);
     return;
   }
-  if (!client_read(client, text, sizeof text)) {
+  size_t size;
+  if (!read_request(client, text, sizeof text, &size)) {
     wipe(text, sizeof text);
     return;
   }
@@ -214,7 +240,13 @@ static void serve(int client) {
     return;
   }
   enum log_level usual = log_level;
+  const char *body = find_string(text, "\n\n") + 2;
   parse_request(text, &request, &log_level);
+  if (!read_policies(&request, body, size - (size_t)(body - text))) {
+    wipe(text, sizeof text);
+    log_level = usual;
+    return;
+  }
   log_client = client;
   log_info("checkpoint of process %ld asked for by process %d", sys(getpid), peer.pid);
   struct failure failure = {.text = ""};

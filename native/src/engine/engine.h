@@ -4,6 +4,7 @@
 
 #include "../image/encryption.h"
 #include "../image/simulated.h"
+#include "../image/policies.h"
 #include "../image/tables.h"
 #include "control.h"
 
@@ -26,6 +27,9 @@ struct request {
   char *key_digits;    /* of the user's key, 2 * KEY_SIZE of them, wiped before anything is captured; NULL: not encrypted */
   uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
   uint64_t hooks_timeout_ms; /* for a Java application to get ready */
+  char policies_file[4096]; /* rules of this checkpoint, which go before those of the program; empty: none */
+  const char *policies;     /* what is in it, where the client has sent that */
+  size_t policies_size;
   int client; /* socket of whoever asked, or NOBODY */
 };
 #define NOBODY (-1)
@@ -119,11 +123,18 @@ size_t engine_socket_address(struct sockaddr_un *ret);
 /* Sends the lines that a thread working for the helper has logged. */
 void engine_log_flush(void);
 
+/* ---- policies (policies.c) ---- */
+/* The rules of this file hold for all checkpoints of the program, behind those of files before. What is wrong with it is told then. */
+void policies_remember(const char *path);
+
 /* ---- the program's own requests (api.c) ---- */
 /* Leaves the line that warp_error gives; returns WARP_FAILED. */
 int engine_fail(const char *text, ...) __attribute__((format(printf, 1, 2)));
-/* As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed), and a key of KEY_SIZE bytes, which is wiped (NULL: not encrypted). */
-int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key);
+/*
+ * As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed), a key of KEY_SIZE bytes, which is wiped (NULL: not encrypted), and a file of
+ * policies (NULL or empty: none).
+ */
+int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key, const char *policies);
 
 /* ---- a capture (checkpoint.c) ---- */
 /* Labels, bitmaps, scores and user data that a JVM gives its image, or demands of one (crlib.c). */
@@ -208,10 +219,11 @@ struct capture {
   size_t fixed_calls; /* places that may release memory and cannot be redirected */
 
   struct table image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
-      pending_signals, timers, tid_references, guards, chunks, tags;
+      pending_signals, timers, tid_references, guards, chunks, tags, policies;
   struct sealing *sealing;        /* NULL: the image is not encrypted */
   struct table encrypted_chunks;  /* by chunk: what the open chunk index says */
   uint64_t sealed_end;            /* size of the file that the image would be without encryption */
+  struct policies rules;
   struct list object_sources;
   struct list pieces;
   struct list runs;
@@ -241,6 +253,8 @@ int checkpoint(struct request *request, struct failure *failure);
 int simulate(struct request *request, int listener, struct failure *failure);
 
 /* ---- parts of a capture ---- */
+/* Reads the rules that apply: fails with a line that names file and line. */
+int capture_policies(struct capture *capture);
 int capture_process(struct capture *capture);
 void capture_threads(struct capture *capture);
 /* Thread ids that waiting threads hold in registers. */

@@ -121,7 +121,7 @@ static void for_each_table(struct capture *capture, void (*each)(struct table *,
   struct table *const tables[] = {
       &capture->image,       &capture->process,  &capture->threads,   &capture->vmas,       &capture->files,           &capture->objects, &capture->extents,        &capture->descriptors,
       &capture->descriptions, &capture->pipes,   &capture->sockets,   &capture->epoll_watches, &capture->eventfds,     &capture->timerfds, &capture->signalfds,     &capture->inotify_watches,
-      &capture->locks,       &capture->signal_actions, &capture->pending_signals, &capture->timers, &capture->tid_references, &capture->guards, &capture->chunks,    &capture->tags,
+      &capture->locks,       &capture->signal_actions, &capture->pending_signals, &capture->timers, &capture->tid_references, &capture->guards, &capture->chunks,    &capture->tags,      &capture->policies,
   };
   for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) each(tables[i], context);
 }

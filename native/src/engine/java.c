@@ -198,7 +198,14 @@ static int32_t take_checkpoint(environment jni, reference class, reference direc
   get_bytes(jni, directory, path, sizeof path);
   get_bytes(jni, engine_name, name, sizeof name);
   if (name[0] != 0 && !engine_parse(name, &engine)) return engine_fail("warp.engine=%s: give warp, simengine or pauseengine", name);
-  return engine_ask(path, engine, keep_running != 0, false, compression, NULL);
+  return engine_ask(path, engine, keep_running != 0, false, compression, NULL, NULL);
+}
+
+static void add_policies(environment jni, reference class, reference file) {
+  char path[4096];
+  (void)class;
+  get_bytes(jni, file, path, sizeof path);
+  policies_remember(path);
 }
 
 static reference last_error(environment jni, reference class) {
@@ -288,6 +295,7 @@ static const struct {
     {"awaitRequest", "()V", (void *)await_request},
     {"proceed", "([B)I", (void *)proceed},
     {"checkpoint", "([B[BZI)I", (void *)take_checkpoint},
+    {"policies", "([B)V", (void *)add_policies},
     {"error", "()[B", (void *)last_error},
     {"environment", "()[B", (void *)new_environment},
     {"arguments", "()[B", (void *)new_arguments},

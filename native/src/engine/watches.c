@@ -106,8 +106,6 @@ __attribute__((visibility("default"))) int inotify_add_watch(int fd, const char 
 }
 
 int capture_inotify(struct capture *capture, uint32_t fd, uint32_t description, const char *information) {
-  for (size_t i = 0; i < capture->inotify_watches.records.count; i++)
-    if (table_at(&capture->inotify_watches, struct warp_inotify_watch_record, i)->description == description) return 0;
   int32_t unread = 0;
   if (sys(ioctl, fd, FIONREAD, &unread) == 0 && unread > 0) log_info("descriptor %u (inotify): %d bytes of unread events are not kept", fd, unread);
   /* "inotify wd:3 ino:9e7e sdev:800013 mask:800afce …", fs/notify/fdinfo.c */

@@ -83,17 +83,126 @@ static void current_path(const struct restore *restore, const char *path, char *
   }
 }
 
-static int open_path(struct restore *restore, const struct warp_description_record *description, uint32_t number, const char *path) {
-  char now[4300];
-  current_path(restore, path, now, sizeof now);
-  long fd = open_file(now, (int)((description->status_flags & KEPT_FLAGS) | O_CLOEXEC | O_NOCTTY | (description->kind == WARP_DESCRIPTION_FIFO ? O_NONBLOCK : 0u)), 0);
-  if (fd < 0) return fail(&restore->failure, "descriptor %u: %s cannot be opened: %s: put it there", number, now, error_text(fd));
-  struct file_status status;
-  if (description->kind == WARP_DESCRIPTION_FILE && (description->status_flags & O_PATH) == 0) {
-    if (sys(fstat, fd, &status) == 0 && (status.mode & S_IFMT) != (description->mode & S_IFMT)) return fail(&restore->failure, "descriptor %u: %s is another kind of file than at the checkpoint: put that back", number, now);
-    if (status.size < description->offset) log_warn("descriptor %u: %s has %ld bytes now, and the program stands at %ld", number, now, status.size, description->offset);
+/* ---- policies ---- */
+
+int read_policies(struct restore *restore) {
+  const char *path = restore->options.policies;
+  size_t size = 0;
+  policies_init(&restore->policies, &restore->arena);
+  if (path[0] == 0) return 0;
+  const char *text = policies_read(&restore->arena, path, &size, &restore->failure);
+  return text == NULL ? -1 : policies_parse(&restore->policies, text, size, path, &restore->failure);
+}
+
+struct policy_subject descriptor_subject(const struct restore *restore, uint32_t number, const struct warp_description_record *description) {
+  const struct image *image = &restore->image;
+  struct policy_subject subject = {.number = number, .mode = description->mode, .callers = description->kind == WARP_DESCRIPTION_CALLER};
+  subject.path = view_string(&image->descriptions, (struct arena *)&restore->arena, description->path);
+  if (description->kind == WARP_DESCRIPTION_SOCKET && description->detail < image->sockets.count) {
+    const struct warp_socket_record *socket = view_at(&image->sockets, struct warp_socket_record, description->detail);
+    subject.family = socket->family;
+    subject.listening = socket->state == WARP_SOCKET_LISTENING;
+    subject.local = view_bytes(&image->sockets, socket->local, &subject.local_size);
+    subject.remote = view_bytes(&image->sockets, socket->remote, &subject.remote_size);
   }
-  if ((description->kind == WARP_DESCRIPTION_FILE || description->kind == WARP_DESCRIPTION_DIRECTORY) && description->offset > 0 && (description->status_flags & O_PATH) == 0) sys(lseek, fd, description->offset, 0);
+  return subject;
+}
+
+int fail_descriptor(struct restore *restore, const struct policy_subject *subject, const struct treatment *treatment, uint32_t action, const char *text, ...) {
+  char line[1600], policy[700];
+  va_list arguments;
+  va_start(arguments, text);
+  format_list(line, sizeof line, text, arguments);
+  va_end(arguments);
+  if (treatment->action == WARP_POLICY_IGNORE) return fail(&restore->failure, "descriptor %u: %s", subject->number, line);
+  policy_write(policy, sizeof policy, subject, action);
+  return fail(&restore->failure, "descriptor %u: %s; or give --policies a file with these lines: %s", subject->number, line, policy);
+}
+
+/* What becomes of each descriptor: the first rule of this restore, else that of the image. */
+static int find_treatments(struct restore *restore) {
+  const struct image *image = &restore->image;
+  restore->treatments = arena_allocate(&restore->arena, image->descriptors.count * sizeof *restore->treatments + 1);
+  restore->replaced = arena_allocate(&restore->arena, image->descriptions.count * sizeof *restore->replaced + 1);
+  if (restore->policies.rules.count == 0 && image->policies.count == 0) return 0;
+  for (size_t i = 0; i < image->descriptors.count; i++) {
+    const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, i);
+    if (restore->inherited[descriptor->description] >= 0) continue;
+    const struct policy_subject subject = descriptor_subject(restore, descriptor->number, description_at(restore, descriptor->description));
+    const struct policy_rule *rule = policies_find(&restore->policies, &subject);
+    struct treatment *treatment = &restore->treatments[i];
+    if (rule != NULL) {
+      *treatment = (struct treatment){rule->action, rule->quiet};
+      log_info("descriptor %u (%s): %s, as %s:%u says", descriptor->number, subject.path, policy_action_name(rule->action), rule->file, rule->line);
+    } else if (descriptor->policy > 0) {
+      const struct warp_policy_record *record = view_at(&image->policies, struct warp_policy_record, descriptor->policy - 1);
+      *treatment = (struct treatment){record->action, (record->flags & WARP_POLICY_QUIET) != 0};
+    }
+    if (treatment->action == WARP_POLICY_ERROR) {
+      char policy[700];
+      policy_write(policy, sizeof policy, &subject, WARP_POLICY_CLOSE);
+      return fail(&restore->failure, "descriptor %u (%s) must not come back, says the policy at %s:%u: change that, or put these lines before it: %s", descriptor->number, subject.path,
+                  rule == NULL ? restore->image.path : rule->file, rule == NULL ? descriptor->policy : rule->line, policy);
+    }
+  }
+  return 0;
+}
+
+/* ---- files ---- */
+
+static bool has_directory(const char *path) {
+  char directory[4300];
+  struct file_status status;
+  format(directory, sizeof directory, "%s", path);
+  char *slash = (char *)find_last_character(directory, '/');
+  if (slash == NULL || slash == directory) return true;
+  *slash = 0;
+  return sys(newfstatat, AT_FDCWD_, directory, &status, 0) == 0 && (status.mode & S_IFMT) == S_IFDIR;
+}
+
+/* Why what is at the path now is not what the program had open: one sentence, empty when it is. */
+static void compare_file(const struct warp_description_record *description, int fd, const struct file_status *status, char *ret, size_t size) {
+  const uint64_t now = (uint64_t)status->size;
+  const bool appends = (description->status_flags & O_APPEND) != 0 && (description->status_flags & ACCESS_MODE) == O_WRONLY;
+  ret[0] = 0;
+  if (!appends && description->offset > status->size && (uint64_t)description->offset <= description->size) {
+    format(ret, size, "is shorter than where the program stands in it: %lu bytes, and it goes on at %ld", now, description->offset);
+  } else if (description->sample_hash != 0 && now < description->size) {
+    format(ret, size, "has changed: %lu bytes, and %lu at the checkpoint", now, description->size);
+  } else if (description->sample_hash != 0 && (now != description->size || file_mtime_ns(status) != description->mtime_ns) && file_sample_hash(fd, description->size) != description->sample_hash) {
+    /* What only grows begins as it did. */
+    format(ret, size, "has changed since the checkpoint");
+  }
+}
+
+static int open_path(struct restore *restore, const struct warp_description_record *description, uint32_t number, const char *path, const struct treatment *treatment) {
+  char now[4300], problem[160];
+  current_path(restore, path, now, sizeof now);
+  const bool by_name = treatment->action == WARP_POLICY_REOPEN, is_path = (description->status_flags & O_PATH) != 0;
+  const uint32_t type = description->mode & S_IFMT;
+  const bool written = type == S_IFREG && !is_path && (description->status_flags & ACCESS_MODE) != O_RDONLY;
+  const int flags = (int)((description->status_flags & KEPT_FLAGS) | O_CLOEXEC | O_NOCTTY | (type == S_IFIFO ? O_NONBLOCK : 0u));
+  const struct policy_subject subject = descriptor_subject(restore, number, description);
+  struct file_status status;
+  long fd = sys(newfstatat, AT_FDCWD_, now, &status, 0);
+  if (fd == 0 && type == S_IFREG && !is_path && (status.mode & S_IFMT) != type) return fail_descriptor(restore, &subject, treatment, WARP_POLICY_IGNORE, "%s is another kind of file than at the checkpoint: put that back", now);
+  if (fd == 0) fd = open_file(now, flags, 0);
+  if (fd == -ENOENT && by_name && written) fd = open_file(now, flags | O_CREAT, description->mode & 0777);
+  if (fd == -ENOENT && !has_directory(now)) return fail_descriptor(restore, &subject, treatment, WARP_POLICY_IGNORE, "%s cannot be opened: its directory is not there: make it", now);
+  if (fd < 0) return fail_descriptor(restore, &subject, treatment, written && !by_name && fd == -ENOENT ? WARP_POLICY_REOPEN : WARP_POLICY_IGNORE, "%s cannot be opened: %s: put it there", now, error_text(fd));
+  if (is_path || (type != S_IFREG && type != S_IFDIR)) return (int)fd;
+  int64_t offset = description->offset;
+  sys(fstat, fd, &status);
+  if (type == S_IFREG) {
+    compare_file(description, (int)fd, &status, problem, sizeof problem);
+    if (problem[0] != 0 && treatment->action == 0) {
+      sys(close, fd);
+      return fail_descriptor(restore, &subject, treatment, WARP_POLICY_REOPEN, "%s %s: put it back as it was", now, problem);
+    }
+    if (problem[0] != 0 && !treatment->quiet) log_warn("descriptor %u: %s %s", number, now, problem);
+    if (by_name && offset > status.size) offset = status.size;
+  }
+  if (offset > 0) sys(lseek, fd, offset, 0);
   return (int)fd;
 }
 
@@ -140,33 +249,35 @@ struct pipe_ends {
   bool writer_taken;
 };
 
-static int make_pipe(struct restore *restore, uint32_t index, struct pipe_ends *ends) {
+static int make_pipe(struct restore *restore, uint32_t index, struct pipe_ends *ends, const struct policy_subject *subject, const struct treatment *treatment) {
   const struct warp_pipe_record *pipe = view_at(&restore->image.pipes, struct warp_pipe_record, index);
   char *path = view_string(&restore->image.pipes, &restore->arena, pipe->path);
   int32_t fds[2];
-  ends->made = true;
   if (path[0] != 0) {
     /* Opened for both at first, so that no open waits for the other side. */
     long fd = open_file(path, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
-    if (fd < 0) return fail(&restore->failure, "the FIFO %s cannot be opened: %s: make it with mkfifo", path, error_text(fd));
+    if (fd < 0) return fail_descriptor(restore, subject, treatment, WARP_POLICY_IGNORE, "the FIFO %s cannot be opened: %s: make it with mkfifo", path, error_text(fd));
+    ends->made = true;
     ends->reader = ends->writer = move_descriptor(restore, (int)fd);
     return fill_pipe(restore, pipe, ends->writer);
   }
   long error = sys(pipe2, fds, O_CLOEXEC | ((pipe->flags & WARP_PIPE_PACKETS) != 0 ? O_DIRECT : 0));
   if (error < 0) return fail(&restore->failure, "cannot make a pipe: %s", error_text(error));
+  ends->made = true;
   ends->reader = move_descriptor(restore, fds[0]);
   ends->writer = move_descriptor(restore, fds[1]);
   return fill_pipe(restore, pipe, ends->writer);
 }
 
-static int pipe_end(struct restore *restore, const struct warp_description_record *description, struct pipe_ends *pipes, uint32_t number) {
+static int pipe_end(struct restore *restore, const struct warp_description_record *description, struct pipe_ends *pipes, uint32_t number, const struct treatment *treatment) {
   if (description->detail >= restore->image.pipes.count) return fail(&restore->failure, "%s: descriptor %u refers to pipe %u of %lu: the image is damaged", restore->image.path, number, description->detail, restore->image.pipes.count);
   struct pipe_ends *ends = &pipes[description->detail];
-  if (!ends->made && make_pipe(restore, description->detail, ends) < 0) return -1;
+  const struct policy_subject subject = descriptor_subject(restore, number, description);
+  if (!ends->made && make_pipe(restore, description->detail, ends, &subject, treatment) < 0) return -1;
   uint32_t access = description->status_flags & ACCESS_MODE;
   if (description->kind == WARP_DESCRIPTION_FIFO) {
     char *path = view_string(&restore->image.descriptions, &restore->arena, description->path);
-    return open_path(restore, description, number, path);
+    return open_path(restore, description, number, path, treatment);
   }
   /* The first description of an end is the one that pipe(2) made; another is opened through its link. */
   bool *taken = access == O_RDONLY ? &ends->reader_taken : &ends->writer_taken;
@@ -227,9 +338,10 @@ static int make_inotify(struct restore *restore, uint32_t index, const struct wa
     if (left == 0) break;
     const char *path = found == NULL ? "/" : view_string(watches, &restore->arena, found->path);
     long watch = sys(inotify_add_watch, fd, path, found == NULL ? 0x200u /* IN_DELETE */ : found->mask & 0x84000fffu /* with IN_ONESHOT, IN_EXCL_UNLINK */);
+    if (watch >= 0 && found == NULL) sys(inotify_rm_watch, fd, watch);
+    if (watch >= 0 && (found == NULL || watch == (long)wanted)) continue;
+    sys(close, fd);
     if (watch < 0) return fail(&restore->failure, "%s cannot be watched: %s: put it there", path, error_text(watch));
-    if (found == NULL) sys(inotify_rm_watch, fd, watch);
-    if (found == NULL || watch == (long)wanted) continue;
     return fail(&restore->failure, "the watch of %s has number %ld, and the program knows it as %u", path, watch, wanted);
   }
   /* Removing a watch leaves an IN_IGNORED event. */
@@ -250,7 +362,7 @@ static int make_object(struct restore *restore, const struct warp_description_re
   return (int)fd;
 }
 
-static int make_description(struct restore *restore, uint32_t index, uint32_t number, struct pipe_ends *pipes) {
+static int make_description(struct restore *restore, uint32_t index, uint32_t number, struct pipe_ends *pipes, const struct treatment *treatment) {
   const struct image *image = &restore->image;
   const struct warp_description_record *description = description_at(restore, index);
   char *path = view_string(&image->descriptions, &restore->arena, description->path);
@@ -259,15 +371,23 @@ static int make_description(struct restore *restore, uint32_t index, uint32_t nu
     case WARP_DESCRIPTION_FILE:
     case WARP_DESCRIPTION_DIRECTORY:
     case WARP_DESCRIPTION_DEVICE:
-      return open_path(restore, description, number, path);
+      return open_path(restore, description, number, path, treatment);
+    case WARP_DESCRIPTION_NOT_KEPT: {
+      if (treatment->action == WARP_POLICY_REOPEN && path[0] == '/' && !starts_with(path, "/memfd:")) {
+        if (ends_with(path, " (deleted)")) path[string_length(path) - 10] = 0;
+        return open_path(restore, description, number, path, treatment);
+      }
+      const struct policy_subject subject = descriptor_subject(restore, number, description);
+      return fail_descriptor(restore, &subject, treatment, WARP_POLICY_IGNORE, "%s was not kept at the checkpoint: take another", path);
+    }
     case WARP_DESCRIPTION_TTY:
       fd = open_terminal(restore, description, path);
       return fd >= 0 ? (int)fd : fail(&restore->failure, "descriptor %u: no terminal in place of %s", number, path);
     case WARP_DESCRIPTION_PIPE:
     case WARP_DESCRIPTION_FIFO:
-      return pipe_end(restore, description, pipes, number);
+      return pipe_end(restore, description, pipes, number, treatment);
     case WARP_DESCRIPTION_SOCKET:
-      return restore_socket(restore, description->detail);
+      return restore_socket(restore, description, number, treatment);
     case WARP_DESCRIPTION_EVENTFD: {
       const struct warp_eventfd_record *eventfd = view_at(&image->eventfds, struct warp_eventfd_record, description->detail);
       fd = sys(eventfd2, 0, O_CLOEXEC | (description->status_flags & O_NONBLOCK) | (eventfd->semaphore != 0 ? 1u : 0u));
@@ -291,6 +411,17 @@ static int make_description(struct restore *restore, uint32_t index, uint32_t nu
   }
   if (fd < 0) return fail(&restore->failure, "descriptor %u (%s) cannot be made: %s", number, path, error_text(fd));
   return (int)fd;
+}
+
+/* In place of what cannot be made. */
+static int substitute(struct restore *restore, uint32_t index, uint32_t number, const struct treatment *treatment) {
+  const struct warp_description_record *description = description_at(restore, index);
+  if (!treatment->quiet) log_warn("%s; as a policy allows, the program gets something without content instead", restore->failure.text);
+  restore->replaced[index] = true;
+  restore->failure.text[0] = 0;
+  long fd = description->kind == WARP_DESCRIPTION_SOCKET ? substitute_socket(restore, description->detail) : -EINVAL;
+  if (fd < 0) fd = open_file("/dev/null", (int)((description->status_flags & ACCESS_MODE) | O_CLOEXEC), 0);
+  return fd >= 0 ? (int)fd : fail(&restore->failure, "descriptor %u: /dev/null cannot be opened: %s", number, error_text(fd));
 }
 
 /* ---- epoll ---- */
@@ -322,19 +453,23 @@ static long add_watch(struct restore *restore, int epoll, int number, int target
  */
 static bool has_fired(const struct warp_epoll_watch_record *watch) { return (watch->events & EPOLLONESHOT) != 0 && (watch->events & EPOLL_ALWAYS) == 0; }
 
+/* Whether the program has the descriptor: a policy may have closed it. */
+static bool is_open(const struct restore *restore, size_t descriptor) { return restore->treatments[descriptor].action != WARP_POLICY_CLOSE; }
+
 static bool is_callers(const struct restore *restore, size_t description) { return restore->inherited[description] >= 0 || description_at(restore, description)->kind == WARP_DESCRIPTION_CALLER; }
 
 static int restore_watch(struct restore *restore, const int *first_number, const struct warp_epoll_watch_record *watch) {
   const bool fired = has_fired(watch);
   const struct epoll_event event = {.events = watch->events | (fired ? EPOLLIN | EPOLLOUT : 0), .data = watch->data};
   int epoll = first_number[watch->description], target = first_number[watch->target];
+  if (epoll < 0 || target < 0 || restore->replaced[watch->description]) return 0;
   for (size_t k = 0; k < restore->image.descriptors.count; k++) {
     const struct warp_descriptor_record *descriptor = view_at(&restore->image.descriptors, struct warp_descriptor_record, k);
-    if (descriptor->number == watch->fd && descriptor->description == watch->target) target = (int)watch->fd;
+    if (descriptor->number == watch->fd && descriptor->description == watch->target && is_open(restore, k)) target = (int)watch->fd;
   }
   long error = add_watch(restore, epoll, (int)watch->fd, target, &event);
   /* What the caller gives may be a plain file, which cannot be watched. */
-  if (error == -EPERM && is_callers(restore, watch->target)) {
+  if (error == -EPERM && (is_callers(restore, watch->target) || restore->replaced[watch->target])) {
     log_info("descriptor %u is a file now, and always ready: it is no longer watched", watch->fd);
   } else if (error < 0) {
     return fail(&restore->failure, "descriptor %d (epoll) cannot watch descriptor %u: %s", epoll, watch->fd, error_text(error));
@@ -364,13 +499,13 @@ int restore_descriptors(struct restore *restore) {
   int *first_number = arena_allocate(&restore->arena, image->descriptions.count * sizeof *first_number + 1);
   bool standard_used[3] = {false, false, false};
   for (size_t i = 0; i < image->descriptions.count; i++) first_number[i] = -1;
-  if (find_inherited(restore) < 0) return -1;
+  if (find_inherited(restore) < 0 || find_treatments(restore) < 0) return -1;
   /* The caller's streams first, while 0, 1 and 2 are still the caller's. */
   for (size_t i = 0; i < image->descriptors.count; i++) {
     const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, i);
     if (descriptor->description >= image->descriptions.count) return fail(&restore->failure, "%s: descriptor %u refers to open file %u of %lu: the image is damaged", image->path, descriptor->number, descriptor->description, image->descriptions.count);
     const struct warp_description_record *description = description_at(restore, descriptor->description);
-    if (descriptor->number <= 2) standard_used[descriptor->number] = true;
+    if (!is_open(restore, i)) continue;
     int fd = first_number[descriptor->description];
     bool made = false;
     if (restore->inherited[descriptor->description] >= 0) {
@@ -378,15 +513,15 @@ int restore_descriptors(struct restore *restore) {
     } else if (description->kind == WARP_DESCRIPTION_CALLER) {
       fd = description->detail <= 2 ? restore->standard[description->detail] : -1;
       /* A stream that the caller has closed stays closed. */
-      if (fd < 0) {
-        sys(close, descriptor->number);
-        continue;
-      }
+      if (fd < 0) continue;
     } else if (fd < 0) {
-      fd = make_description(restore, descriptor->description, descriptor->number, pipes);
+      const struct treatment *treatment = &restore->treatments[i];
+      fd = make_description(restore, descriptor->description, descriptor->number, pipes, treatment);
+      if (fd < 0 && treatment->action == WARP_POLICY_IGNORE) fd = substitute(restore, descriptor->description, descriptor->number, treatment);
       if (fd < 0) return -1;
       made = true;
     }
+    if (descriptor->number <= 2) standard_used[descriptor->number] = true;
     if (fd != (int)descriptor->number) {
       long error = sys(dup3, fd, descriptor->number, (descriptor->flags & 1) != 0 ? O_CLOEXEC : 0);
       if (error < 0) return fail(&restore->failure, "descriptor %u cannot be set: %s: raise RLIMIT_NOFILE", descriptor->number, error_text(error));
@@ -404,9 +539,11 @@ int restore_descriptors(struct restore *restore) {
     }
     if (description->owner_signal != 0) sys(fcntl, descriptor->number, F_SETSIG, description->owner_signal);
   }
+  /* Not before: something else would have taken the number. */
   for (int i = 0; i < 3; i++)
     if (!standard_used[i]) sys(close, i);
   if (restore_watches(restore, first_number) < 0) return -1;
+  close_unused_pairs(restore);
   for (size_t i = 0; i < image->pipes.count; i++) {
     if (!pipes[i].made) continue;
     sys(close, pipes[i].reader);
@@ -425,6 +562,15 @@ struct file_lock {
   int32_t pid;
 };
 
+/* Whether the file of a lock is one that the program has now. */
+static bool is_there(const struct restore *restore, uint32_t number) {
+  for (size_t i = 0; i < restore->image.descriptors.count; i++) {
+    const struct warp_descriptor_record *descriptor = view_at(&restore->image.descriptors, struct warp_descriptor_record, i);
+    if (descriptor->number == number) return is_open(restore, i) && !restore->replaced[descriptor->description];
+  }
+  return false;
+}
+
 int restore_locks(struct restore *restore) {
   const struct image *image = &restore->image;
   for (size_t i = 0; i < image->objects.count; i++) {
@@ -435,6 +581,7 @@ int restore_locks(struct restore *restore) {
   }
   for (size_t i = 0; i < image->locks.count; i++) {
     const struct warp_lock_record *lock = view_at(&image->locks, struct warp_lock_record, i);
+    if (!is_there(restore, lock->fd)) continue;
     long error;
     if (lock->kind == WARP_LOCK_FLOCK) {
       error = sys(flock, lock->fd, (lock->exclusive != 0 ? 2 : 1) | 4 /* LOCK_NB */);

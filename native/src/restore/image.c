@@ -208,6 +208,7 @@ static int check_known(const struct image *image, struct failure *failure) {
   CHECK_EACH(pipes, warp_pipe_record, flags, value < 2 * WARP_PIPE_PACKETS)
   CHECK_EACH(sockets, warp_socket_record, state, value >= WARP_SOCKET_UNCONNECTED && value <= WARP_SOCKET_BOUND)
   CHECK_EACH(sockets, warp_socket_record, flags, value < 2 * WARP_SOCKET_SHUTDOWN_WRITE)
+  CHECK_EACH(policies, warp_policy_record, action, value >= WARP_POLICY_ERROR && value <= WARP_POLICY_REOPEN)
   CHECK_EACH(locks, warp_lock_record, kind, value >= WARP_LOCK_POSIX && value <= WARP_LOCK_OFD)
   CHECK_EACH(tid_references, warp_tid_reference_record, kind, value >= WARP_TID_THREAD && value <= WARP_TID_CACHED)
   return 0;
@@ -251,6 +252,7 @@ static int check_records(const struct image *image, struct failure *failure) {
   for (size_t i = 0; i < image->descriptors.count; i++) {
     const struct warp_descriptor_record *descriptor = view_at(&image->descriptors, struct warp_descriptor_record, i);
     if (descriptor->number >= MOST_DESCRIPTORS || descriptor->description >= image->descriptions.count) return fail_record(image, failure, "descriptors", i, "impossible number or open file");
+    if (descriptor->policy > image->policies.count) return fail_record(image, failure, "descriptors", i, "no such policy");
   }
   for (size_t i = 0; i < image->inotify_watches.count; i++)
     if (view_at(&image->inotify_watches, struct warp_inotify_watch_record, i)->watch > 1u << 24) return fail_record(image, failure, "inotify_watches", i, "impossible watch number");
@@ -311,6 +313,7 @@ int image_open(struct image *image, struct decryption *decryption, struct arena 
   VIEW(tid_references, TID_REFERENCES, tid_reference);
   VIEW(guards, GUARDS, guard);
   VIEW(accesses, ACCESSES, access);
+  VIEW(policies, POLICIES, policy);
 #undef VIEW
   if (image->image.count != 1 || image->process.count != 1 || image->threads.count == 0 || image->vmas.count == 0) return fail(failure, "%s: the notes image, process, threads or vmas are missing: %s", image->path, damaged);
   find_auxv(image);

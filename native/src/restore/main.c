@@ -5,7 +5,8 @@
 
 static const char usage[] =
     "usage: warp-restore IMAGE [--concurrent | --no-concurrent] [--load-concurrency N] [--no-direct-map]\n"
-    "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--inherit-fd N=FD …] [--stats FILE]\n"
+    "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--inherit-fd N=FD …] [--policies FILE]\n"
+    "                    [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
     "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
     "                    [--encryption-key-file FILE | --encryption-key-env NAME]\n"
@@ -16,6 +17,7 @@ static const char usage[] =
     "namespaces of its own. --verify compares all content with its hashes; that is always done for\n"
     "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n"
     "--inherit-fd puts the caller's descriptor FD in the place of the program's descriptor N; all others are closed.\n"
+    "--policies says what becomes of open files, pipes and sockets, before what the image says (docs/policies.md).\n"
     "Memory that cannot be mapped from the image (it is compressed) is loaded by N threads while the program runs,\n"
     "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
     "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n"
@@ -46,7 +48,11 @@ static int add_variable(struct options *options, const char *variable) {
   return 0;
 }
 
+/* What names policies to a Java virtual machine with CRaC names them here too. */
+#define JAVA_POLICIES "-Djdk.crac.resource-policies="
+
 static int add_argument(struct options *options, const char *argument) {
+  if (starts_with(argument, JAVA_POLICIES) && options->policies[0] == 0) absolute_path(argument + sizeof JAVA_POLICIES - 1, options->policies, sizeof options->policies);
   size_t size = string_length(argument) + 1;
   if (size > sizeof options->arguments - options->arguments_size) {
     program_error("the arguments behind -- are longer than %lu bytes together", sizeof options->arguments);
@@ -158,6 +164,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
         program_error("--follow %s: give the process id of a child", value);
         return 2;
       }
+    } else if (option_with_value(argc, argv, &i, "--policies", &value)) {
+      absolute_path(value, options->policies, sizeof options->policies);
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
       absolute_path(value, options->stats, sizeof options->stats);
     } else if (option_with_value(argc, argv, &i, "--log-level", &value)) {
@@ -257,6 +265,7 @@ static void restore_in_place(void *argument) {
   limit[0] = limit[1];
   sys(prlimit64, 0, 7, limit, NULL);
   restore->lowest_own_descriptor = highest + 1;
+  if (read_policies(restore) < 0) bad(restore);
   keep_callers_descriptors(restore);
   for (int i = 0; i < 3; i++) restore->standard[i] = move_descriptor(restore, i);
   if (restore->standard[2] >= 0) program_log_descriptor = restore->standard[2];

@@ -9,6 +9,7 @@
 #include "../engine/control.h"
 #include "../image/chunks.h"
 #include "../image/simulated.h"
+#include "../image/policies.h"
 #include "../image/tables.h"
 #include "../program/program.h"
 
@@ -26,6 +27,7 @@ struct options {
   int32_t follow; /* a child that is already there, 0: none */
   char image[4200];
   char stats[4200];
+  char policies[4200]; /* file of rules; empty for none */
   bool direct_map;
   uint32_t environment_size;
   char environment[WARP_ENVIRONMENT_ROOM];
@@ -69,7 +71,7 @@ struct image {
   const uint8_t *auxv;
   size_t auxv_size;
   struct view image, process, threads, vmas, files, objects, extents, descriptors, descriptions, pipes, sockets, epoll_watches, eventfds, timerfds, signalfds, inotify_watches, locks, signal_actions,
-      pending_signals, timers, tid_references, guards, chunks, accesses;
+      pending_signals, timers, tid_references, guards, chunks, accesses, policies;
 };
 
 /* What a restore does, one after the other. */
@@ -135,6 +137,12 @@ struct file_identity {
 /* [vdso], and each [vvar…]: kernels have three at most. */
 #define MOST_KERNEL_AREAS 8
 
+/* What becomes of a descriptor, and who says so. */
+struct treatment {
+  uint32_t action; /* enum warp_policy_action, 0: nobody says anything */
+  bool quiet;
+};
+
 struct restore {
   struct options options;
   struct arena arena;
@@ -157,6 +165,9 @@ struct restore {
   uint32_t lowest_own_descriptor;
   int image_fd;
   int standard[3]; /* the caller's streams, -1 where closed */
+  struct policies policies;     /* of this restore: before those of the image */
+  struct treatment *treatments; /* by descriptor */
+  bool *replaced;               /* by description: something else is in its place */
   int *inherited;  /* by description: the caller's descriptor that takes its place, or -1 */
   int *file_fds;   /* by index of files */
   int *object_fds; /* by index of objects */
@@ -232,7 +243,13 @@ void trace_loaded(const struct restore *restore);
 void prefetch(struct restore *restore);
 
 /* ---- descriptors.c ---- */
+/* Reads the rules of this restore, before descriptors are closed: the file may be one of those. */
+int read_policies(struct restore *restore);
 int restore_descriptors(struct restore *restore);
+/* What a policy would be about: for matching, and for writing one. */
+struct policy_subject descriptor_subject(const struct restore *restore, uint32_t number, const struct warp_description_record *description);
+/* Fails with what is wrong with a descriptor and, unless it is under a policy that lets it fail, one with `action` that would help. */
+int fail_descriptor(struct restore *restore, const struct policy_subject *subject, const struct treatment *treatment, uint32_t action, const char *text, ...) __attribute__((format(printf, 5, 6)));
 /* After the memory is back: what acts on its own (timers), and locks. */
 int restore_locks(struct restore *restore);
 /* A descriptor that stays out of the program's numbers. */
@@ -241,8 +258,12 @@ void keep_callers_descriptors(struct restore *restore);
 int move_descriptor(const struct restore *restore, int fd);
 
 /* ---- sockets.c ---- */
-/* The socket of index `index`, open; -1 with the failure set. Both ends of a pair are made at once. */
-int restore_socket(struct restore *restore, uint32_t index);
+/* The socket of a description, open; -1 with the failure set. Both ends of a pair are made at once. */
+int restore_socket(struct restore *restore, const struct warp_description_record *description, uint32_t number, const struct treatment *treatment);
+/* In place of a socket that cannot be made: one of its kind that nobody reaches; a negated errno. */
+int substitute_socket(struct restore *restore, uint32_t index);
+/* Closes what was made for ends of pairs that the program does not have. */
+void close_unused_pairs(const struct restore *restore);
 
 /* ---- memory.c ---- */
 /* Makes the shared memory objects, with content. */

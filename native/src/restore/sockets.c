@@ -1,5 +1,6 @@
 #include "../base/socket_constants.h"
 
+#include <linux/poll.h>
 #include <linux/un.h>
 
 #include "restore.h"
@@ -36,7 +37,15 @@ static void describe_address(const uint8_t *address, size_t size, char *ret, siz
   }
 }
 
-static int bind_socket(struct restore *restore, const struct warp_socket_record *socket, int fd) {
+/* A socket that is being made: for messages. */
+struct making {
+  const struct warp_socket_record *socket;
+  struct policy_subject subject;
+  const struct treatment *treatment;
+};
+
+static int bind_socket(struct restore *restore, const struct making *making, int fd) {
+  const struct warp_socket_record *socket = making->socket;
   size_t size;
   const uint8_t *address = view_bytes(&restore->image.sockets, socket->local, &size);
   if (size < 3) return 0;
@@ -48,7 +57,7 @@ static int bind_socket(struct restore *restore, const struct warp_socket_record 
     long probe = sys(socket, AF_UNIX_, socket->type | SOCK_CLOEXEC_, 0);
     bool answered = probe >= 0 && sys(connect, probe, address, size) == 0;
     if (probe >= 0) sys(close, probe);
-    if (answered) return fail(&restore->failure, "cannot listen on %s: another process does: end it first", text);
+    if (answered) return fail_descriptor(restore, &making->subject, making->treatment, WARP_POLICY_IGNORE, "cannot listen on %s: another process does: end it first", text);
     char *name = arena_allocate(&restore->arena, size + 1);
     copy_bytes(name, address + 2, size - 2);
     /* Where tools attach to a Java virtual machine is named after its old process id: it makes a new one when it finds no such file. */
@@ -68,7 +77,8 @@ static int bind_socket(struct restore *restore, const struct warp_socket_record 
   if (socket->state == WARP_SOCKET_LISTENING) sys(setsockopt, fd, SOL_SOCKET_, SO_REUSEADDR_, &on, sizeof on);
   long error = sys(bind, fd, address, size);
   if (reuse == 0 && socket->state == WARP_SOCKET_LISTENING) sys(setsockopt, fd, SOL_SOCKET_, SO_REUSEADDR_, &off, sizeof off);
-  if (error < 0) return fail(&restore->failure, "cannot bind to %s: %s: end the process that uses it, or restore where it is free", text, error_text(error));
+  if (path && error == -ENOENT) return fail_descriptor(restore, &making->subject, making->treatment, WARP_POLICY_IGNORE, "cannot bind to %s: its directory is not there: make it", text);
+  if (error < 0) return fail_descriptor(restore, &making->subject, making->treatment, WARP_POLICY_IGNORE, "cannot bind to %s: %s: end the process that uses it, or restore where it is free", text, error_text(error));
   if (path && (socket->mode & 07777) != 0) {
     char *name = arena_allocate(&restore->arena, size + 1);
     copy_bytes(name, address + 2, size - 2);
@@ -111,7 +121,11 @@ static int make_pair(struct restore *restore, uint32_t index, const struct warp_
     made_pairs = arena_allocate(&restore->arena, sockets->count * sizeof *made_pairs);
     for (size_t i = 0; i < sockets->count; i++) made_pairs[i] = -1;
   }
-  if (made_pairs[index] >= 0) return made_pairs[index];
+  if (made_pairs[index] >= 0) {
+    const int made = made_pairs[index];
+    made_pairs[index] = -1;
+    return made;
+  }
   if (socket->peer >= sockets->count) return fail(&restore->failure, "%s: socket %u has peer %u of %lu: the image is damaged", restore->image.path, index, socket->peer, sockets->count);
   const struct warp_socket_record *peer = view_at(sockets, struct warp_socket_record, socket->peer);
   long error = sys(socketpair, AF_UNIX_, socket->type | SOCK_CLOEXEC_, 0, pair);
@@ -125,7 +139,62 @@ static int make_pair(struct restore *restore, uint32_t index, const struct warp_
   return pair[0];
 }
 
+void close_unused_pairs(const struct restore *restore) {
+  for (size_t i = 0; made_pairs != NULL && i < restore->image.sockets.count; i++)
+    if (made_pairs[i] >= 0) sys(close, made_pairs[i]);
+}
+
 /* ---- connections to others ---- */
+
+/* Whether a connection came in through a listening socket: nobody can open it from here. */
+static bool was_accepted(const struct restore *restore, const struct warp_socket_record *socket) {
+  const struct view *sockets = &restore->image.sockets;
+  size_t size, other_size;
+  const uint8_t *local = view_bytes(sockets, socket->local, &size);
+  if (socket->family == AF_UNIX_) return size > 2;
+  for (size_t i = 0; i < sockets->count; i++) {
+    const struct warp_socket_record *other = view_at(sockets, struct warp_socket_record, i);
+    const uint8_t *address = view_bytes(sockets, other->local, &other_size);
+    if (other->state == WARP_SOCKET_LISTENING && other->family == socket->family && size >= 4 && other_size >= 4 && compare_bytes(address + 2, local + 2, 2) == 0) return true;
+  }
+  return false;
+}
+
+#define CONNECT_MILLISECONDS 10000
+
+/* A new connection to where the old one led. */
+static int connect_again(struct restore *restore, const struct making *making) {
+  const struct warp_socket_record *socket = making->socket;
+  char text[160];
+  size_t size;
+  const uint8_t *remote = view_bytes(&restore->image.sockets, socket->remote, &size);
+  describe_address(remote, size, text, sizeof text);
+  const long fd = sys(socket, socket->family, socket->type | SOCK_CLOEXEC_ | O_NONBLOCK, socket->protocol);
+  if (fd >= 0) set_options(restore, socket, (int)fd);
+  long error = fd < 0 ? fd : sys(connect, fd, remote, size);
+  if (error == -EINPROGRESS) {
+    struct pollfd polled = {.fd = (int)fd, .events = POLLOUT};
+    int32_t problem = 0;
+    uint32_t problem_size = sizeof problem;
+    error = sys(poll, &polled, 1, CONNECT_MILLISECONDS);
+    if (error > 0) sys(getsockopt, fd, SOL_SOCKET_, SO_ERROR_, &problem, &problem_size);
+    error = error == 0 ? -ETIMEDOUT : error < 0 ? error : -problem;
+  }
+  if (error == 0) return (int)fd;
+  if (fd >= 0) sys(close, fd);
+  return fail_descriptor(restore, &making->subject, making->treatment, WARP_POLICY_IGNORE, "cannot connect to %s again: %s: start what listens there", text, error_text(error));
+}
+
+int substitute_socket(struct restore *restore, uint32_t index) {
+  const uint16_t family = AF_UNIX_;
+  const struct warp_socket_record *socket = index < restore->image.sockets.count ? view_at(&restore->image.sockets, struct warp_socket_record, index) : NULL;
+  if (socket == NULL) return -EINVAL;
+  const bool listening = socket->state == WARP_SOCKET_LISTENING;
+  long fd = sys(socket, listening ? AF_UNIX_ : socket->family, socket->type | SOCK_CLOEXEC_, listening ? 0 : socket->protocol);
+  if (fd >= 0 && listening) sys(bind, fd, &family, sizeof family); /* a name that the kernel chooses and nobody knows */
+  if (fd >= 0 && listening) sys(listen, fd, 1);
+  return (int)fd;
+}
 
 /* A TCP socket whose peer has gone: connected over loopback to one that is reset. */
 static int make_reset_connection(const struct warp_socket_record *socket) {
@@ -155,13 +224,16 @@ static int make_reset_connection(const struct warp_socket_record *socket) {
   return (int)mine;
 }
 
-int restore_socket(struct restore *restore, uint32_t index) {
+int restore_socket(struct restore *restore, const struct warp_description_record *description, uint32_t number, const struct treatment *treatment) {
   const struct view *sockets = &restore->image.sockets;
+  const uint32_t index = description->detail;
   if (index >= sockets->count) return fail(&restore->failure, "%s: socket %u of %lu: the image is damaged", restore->image.path, index, sockets->count);
   const struct warp_socket_record *socket = view_at(sockets, struct warp_socket_record, index);
   if (socket->state == WARP_SOCKET_PAIR) return make_pair(restore, index, socket);
   bool ip = socket->family == AF_INET_ || socket->family == AF_INET6_;
   long fd;
+  const struct making making = {socket, descriptor_subject(restore, number, description), treatment};
+  if (socket->state == WARP_SOCKET_CONNECTED && socket->type != SOCK_DGRAM_ && treatment->action == WARP_POLICY_REOPEN && socket->remote.length > 2 && !was_accepted(restore, socket)) return connect_again(restore, &making);
   if (socket->state == WARP_SOCKET_CONNECTED && socket->type != SOCK_DGRAM_) {
     char text[160];
     size_t size;
@@ -187,14 +259,20 @@ int restore_socket(struct restore *restore, uint32_t index) {
   fd = sys(socket, socket->family, socket->type | SOCK_CLOEXEC_, socket->protocol);
   if (fd < 0) return fail(&restore->failure, "cannot make a socket of family %u, type %u: %s", socket->family, socket->type, error_text(fd));
   set_options(restore, socket, (int)fd);
-  if ((socket->state == WARP_SOCKET_LISTENING || socket->state == WARP_SOCKET_BOUND || (socket->state == WARP_SOCKET_CONNECTED && socket->local.length > 2)) && bind_socket(restore, socket, (int)fd) < 0) return -1;
+  if ((socket->state == WARP_SOCKET_LISTENING || socket->state == WARP_SOCKET_BOUND || (socket->state == WARP_SOCKET_CONNECTED && socket->local.length > 2)) && bind_socket(restore, &making, (int)fd) < 0) {
+    sys(close, fd);
+    return -1;
+  }
   if (socket->state == WARP_SOCKET_LISTENING) {
     long error = sys(listen, fd, socket->backlog);
     char text[160];
     size_t size;
     const uint8_t *local = view_bytes(sockets, socket->local, &size);
     describe_address(local, size, text, sizeof text);
-    if (error < 0) return fail(&restore->failure, "cannot listen on %s: %s: end the process that uses it", text, error_text(error));
+    if (error < 0) {
+      sys(close, fd);
+      return fail_descriptor(restore, &making.subject, treatment, WARP_POLICY_IGNORE, "cannot listen on %s: %s: end the process that uses it", text, error_text(error));
+    }
     log_debug("listening on %s again", text);
   }
   if (socket->state == WARP_SOCKET_CONNECTED && socket->type == SOCK_DGRAM_) {

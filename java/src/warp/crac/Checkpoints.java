@@ -18,6 +18,8 @@ final class Checkpoints implements Runnable {
     // A JDK with CRaC of its own has what libraries look for.
     if (Object.class.getModule().getPackages().contains("jdk.crac")) return;
     if (System.getProperty("org.crac.Core.Compat") == null) System.setProperty("org.crac.Core.Compat", Core.class.getPackageName());
+    String policies = System.getProperty("jdk.crac.resource-policies", "");
+    if (!policies.isEmpty()) Engine.policies(policies.getBytes(UTF_8));
     ThreadGroup group = Thread.currentThread().getThreadGroup();
     while (group.getParent() != null) group = group.getParent();
     Thread thread = new Thread(group, new Checkpoints(), "warp-tool", 0, false);

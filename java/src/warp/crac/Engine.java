@@ -23,6 +23,9 @@ final class Engine {
   /** Takes a checkpoint. An empty engine is the usual one; compression is a level of LZ4, 0 for none. */
   static native int checkpoint(byte[] directory, byte[] engine, boolean keepRunning, int compression);
 
+  /** Names a file of policies for all checkpoints; what is wrong with it is told at the first. */
+  static native void policies(byte[] file);
+
   /** Why {@link #checkpoint} failed. */
   static native byte[] error();
 
