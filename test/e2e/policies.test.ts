@@ -211,13 +211,13 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
       expect(old.toString()).not.toBe(text);
     };
 
-    it.each<{ what: string; name: string; change: () => void | Promise<unknown>; reason: RegExp; then: string; rule: RegExp }>([
+    it.each<{ what: string; name: string; change: () => void | Promise<unknown>; reason: RegExp; becomes: string; rule: RegExp }>([
       {
         what: 'a log that was moved',
         name: 'log/app.log',
         change: () => moveAway('log/app.log'),
         reason: /cannot be opened: No such file/,
-        then: 'log/app.log 0',
+        becomes: 'log/app.log 0',
         rule: /action: reopen$/,
       },
       {
@@ -225,7 +225,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
         name: 'log/app.log',
         change: () => moveAway('log'),
         reason: /its directory is not there/,
-        then: '/dev/null',
+        becomes: '/dev/null',
         rule: /action: ignore$/,
       },
       {
@@ -233,7 +233,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
         name: 'data',
         change: () => moveAway('data'),
         reason: /cannot be opened: No such file/,
-        then: '/dev/null',
+        becomes: '/dev/null',
         rule: /action: ignore$/,
       },
       {
@@ -241,7 +241,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
         name: 'state',
         change: () => replace('state', 'abc'),
         reason: /is shorter than where the program stands in it: 3 bytes, and it goes on at 6/,
-        then: 'state 3',
+        becomes: 'state 3',
         rule: /action: reopen$/,
       },
       {
@@ -249,7 +249,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
         name: 'data',
         change: () => replace('data', '0123456'),
         reason: /has changed: 7 bytes, and 10 at the checkpoint/,
-        then: 'data 3',
+        becomes: 'data 3',
         rule: /action: reopen$/,
       },
       {
@@ -260,7 +260,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
           utimesSync(path('data'), 1, 1);
         },
         reason: /has changed since the checkpoint/,
-        then: 'data 3',
+        becomes: 'data 3',
         rule: /action: reopen$/,
       },
       {
@@ -271,7 +271,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
           mkdirSync(path('data'));
         },
         reason: /is another kind of file/,
-        then: '/dev/null',
+        becomes: '/dev/null',
         rule: /action: ignore$/,
       },
       {
@@ -282,7 +282,7 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
           undo.push(() => other.close());
         },
         reason: /cannot bind to 127\.0\.0\.1:\d+: Address already in use/,
-        then: 'listens AF_UNIX',
+        becomes: 'listens AF_UNIX',
         rule: /localPort: \d+; action: ignore$/,
       },
       {
@@ -290,23 +290,23 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
         name: 'unix',
         change: () => moveAway('run'),
         reason: /cannot bind to .*app\.sock: its directory is not there/,
-        then: 'listens AF_UNIX',
+        becomes: 'listens AF_UNIX',
         rule: /localPath: .*app\.sock; action: ignore$/,
       },
-    ])('$what: one line, whose rule helps', async ({ name, change, reason, then, rule }) => {
+    ])('$what: one line, whose rule helps', async ({ name, change, reason, becomes, rule }) => {
       await change();
       const line = await refused([]);
       expect(line).toMatch(reason);
       expect(line).toContain(`descriptor ${fds[name]}: `);
       expect(ruleIn(line)).toMatch(rule);
       const state = await restored(['--policies', policies(ruleIn(line))]);
-      expect(state[name]).toBe(then);
+      expect(state[name]).toBe(becomes);
       // Only for what was there when the image was made: the other descriptors are as ever.
       expect(state['writer']).toBe(before['writer']);
       const quiet = await restored(['--policies', policies(`${ruleIn(line)}; warn: false`)]);
-      expect(quiet[name]).toBe(then);
+      expect(quiet[name]).toBe(becomes);
       expect(quiet.words).toBe('');
-      if (then.startsWith('/dev/null') || then === 'listens AF_UNIX')
+      if (becomes === '/dev/null' || becomes === 'listens AF_UNIX')
         expect(state.words).toMatch(/^warp-restore: warn: descriptor \d+: [^\n]*instead\n$/);
       expect((await restored(['--policies', policies(ruleIn(line).replace(/action: \w+$/, 'action: close'))]))[name]).toBe('closed');
     });
@@ -320,9 +320,9 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
       const file = policies(`type: socket; remotePort: ${peer.port}; action: reopen`);
       const own = await checkpointAndEnd(await startTarget(), ['--policies', file]);
       const closed = policies('type: socket; listening: true; action: close');
-      const port = peer.port;
+      const { port: free } = peer;
       peer.close();
-      undo.push(() => void peer.listen(port));
+      undo.push(() => void peer.listen(free));
       // Those of the restore go first; the image's own hold for the rest.
       const line = await refused(['--policies', closed], own);
       expect(line).toMatch(/cannot connect to 127\.0\.0\.1:\d+ again: Connection refused/);
@@ -370,22 +370,20 @@ describe.skipIf(python === undefined)('policies (where python3 is installed; on 
     ])('$rules: it is refused, the program goes on, and the rule in the line helps', async ({ rules, name }) => {
       const program = await startTarget();
       const file = policies(rules);
-      const directory = makeDirectory();
-      const result = await runCheckpoint(program.pid, directory, ['--policies', file]);
+      const into = makeDirectory();
+      const result = await runCheckpoint(program.pid, into, ['--policies', file]);
       expect(result.code).toBe(2);
       expectOneLine(result.stderr, new RegExp(`descriptor ${numbersOf(program)[name]} \\(.*${file}:1`));
       await program.goesOn(/^state /gm);
       const rest = name === 'reader' ? 'type: pipe; action: ignore' : rules;
-      expect((await runCheckpoint(program.pid, directory, ['--policies', policies(`${ruleIn(result.stderr)}\n---\n${rest}`)])).stderr).toBe(
-        '',
-      );
+      expect((await runCheckpoint(program.pid, into, ['--policies', policies(`${ruleIn(result.stderr)}\n---\n${rest}`)])).stderr).toBe('');
     });
 
     it('what cannot be kept is left out where a rule allows it', async () => {
       const program = await startTarget(['pidfd']);
       const number = numbersOf(program)['pidfd']!;
-      const directory = makeDirectory();
-      const result = await runCheckpoint(program.pid, directory);
+      const into = makeDirectory();
+      const result = await runCheckpoint(program.pid, into);
       expect(result.code).toBe(2);
       expectOneLine(result.stderr, new RegExp(`descriptor ${number} \\(anon_inode:\\[pidfd\\]\\) is of a kind that cannot be kept`));
       const own = await checkpoint(program, ['--policies', policies(ruleIn(result.stderr)), '--leave-running']);
