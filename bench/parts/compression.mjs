@@ -42,7 +42,7 @@ async function measure(measured) {
     await writer.line(/prepared\n/);
   };
   const keyFile = newPath('key');
-  writeFileSync(keyFile, randomBytes(32), { mode: 0o600 });
+  writeFileSync(keyFile, randomBytes(32), { mode: 0o644 }); // the programs run as another user
   const key = ['--encryption-key-file', keyFile];
   let image;
   let stored;
