@@ -25,8 +25,9 @@
 
 /* sys(name, arguments…): the system call of that name. */
 #define SYS_SEVEN(name, a, b, c, d, e, f, ...) arch_syscall(__NR_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-#ifdef COUNT_SYSTEM_CALLS
+/* How many this program has made, where it is built to count them. */
 extern HIDDEN uint64_t system_calls;
+#ifdef COUNT_SYSTEM_CALLS
 #define sys(...) (__atomic_fetch_add(&system_calls, 1, __ATOMIC_RELAXED), SYS_SEVEN(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0))
 #else
 #define sys(...) SYS_SEVEN(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
