@@ -190,7 +190,10 @@ export async function checkpoint(program: Program | number, args: string[] = [])
   const pid = typeof program === 'number' ? program : program.pid;
   const result = await runCheckpoint(pid, image, args);
   if (result.code !== 0) {
-    const words = typeof program === 'number' ? '' : `\n--- the program's stderr\n${program.stderr.slice(-3000)}`;
+    const words =
+      typeof program === 'number'
+        ? ''
+        : `\n--- the program's stdout\n${program.stdout.slice(-1500)}\n--- its stderr\n${program.stderr.slice(-3000)}`;
     throw new Error(`warp-checkpoint ended with ${describe(result)}: ${result.stderr}${words}`);
   }
   if (!existsSync(join(image, 'core.img'))) throw new Error('warp-checkpoint reported success but left no core.img');
