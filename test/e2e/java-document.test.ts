@@ -41,7 +41,7 @@ describe.skipIf(tools.some((name) => !command(name)))(
         chmodSync(join(bin, name), 0o755);
       }
       const all = blocks().map((block) => block.replaceAll(':8080', `:${port}`));
-      expect(all).toHaveLength(4);
+      expect(all).toHaveLength(5);
       // What a block has left running ends before the next one.
       const script = all.map((block) => `set -e\n${block}set +e\n[ -z "$!" ] || { kill $!; wait $!; }\necho "== done"\n`).join('');
       const shell = run(launcher(), ['', command('bash')!, '-c', script], {
@@ -50,11 +50,12 @@ describe.skipIf(tools.some((name) => !command(name)))(
       });
       const ended = await shell.ended;
       expect(ended.code, shell.stdout + shell.stderr).toBe(0);
-      const [first, restored, again, report] = shell.stdout.split('== done\n');
+      const [first, restored, again, report, generic] = shell.stdout.split('== done\n');
       expect(first).toMatch(/^well\n[^]*^Java +\d/m);
       expect(restored).toMatch(/^\S+Z 1001 jdbc:postgresql:\/\/db\/live\n$/);
       expect(again).toMatch(/^\S+Z 1 jdbc:postgresql:\/\/db\/build\n$/m);
       expect(report).toMatch(/^report one two in mode report of jdbc:postgresql:\/\/db\/live\n$/);
+      expect(generic).toMatch(/^\S+Z 1 jdbc:postgresql:\/\/db\/build\n$/);
       expect(shell.stderr).not.toContain('is started');
     });
   },
