@@ -46,7 +46,7 @@ export default class Run extends WarpCommand {
     }),
     'cpu-features': Flags.string({
       description:
-        'generic: the C library, OpenSSL and Java virtual machines use only what every processor with x86-64-v2 has, so that an image can move to another one. Programs that ask the processor themselves are not limited by it.',
+        'generic: have libc, OpenSSL and Java virtual machines use only what every x86-64-v2 processor has, so that images can move. Programs that ask the processor themselves are not limited.',
       options: ['native', 'generic'],
       default: 'native',
     }),
