@@ -46,7 +46,7 @@ export default class Run extends WarpCommand {
     }),
     'cpu-features': Flags.string({
       description:
-        'generic: have libc, OpenSSL and Java virtual machines use only what every x86-64-v2 processor has, so that images can move. Programs that ask the processor themselves are not limited.',
+        'generic: nothing but what every x86-64-v2 processor has is used by libc, OpenSSL and Java, so that images can move. Programs that ask the processor themselves are not limited.',
       options: ['native', 'generic'],
       default: 'native',
     }),
