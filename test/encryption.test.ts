@@ -544,11 +544,11 @@ describe('refusals', () => {
   it.each<[string, () => { status: number | null; stderr: string }]>([
     ['warp-tool restore', () => tool(['restore', sealed['ours']!])],
     ['warp-restore', () => spawnSync(nativeFile('warp-restore'), [sealed['ours']!], { encoding: 'utf8' })],
-  ])('%s names decrypt', (_, restore) => {
+  ])('%s asks for the key', (_, restore) => {
     const { status, stderr } = restore();
     expect([status, stderr]).toEqual([
       2,
-      expect.stringMatching(/^warp-restore: [^\n]*encrypted images cannot be restored[^\n]*'warp-tool decrypt'\n$/),
+      expect.stringMatching(/^warp-restore: [^\n]*: it is encrypted: give its key with --encryption-key-file or --encryption-key-env\n$/),
     ]);
   });
 });

@@ -124,7 +124,7 @@ describe.each<[string, (image: Buffer) => void, RegExp]>([
   [
     'a newer minor version',
     (image) => void image.writeUInt16LE(7, ANCHOR + 10),
-    /format version 1\.7 is newer than 1\.0; parts that are new/,
+    /format version 1\.7 is newer than 1\.\d; parts that are new/,
   ],
   ['flags of a later version', addFlag, /has flags that this version does not know \(0x80\): use/],
   [

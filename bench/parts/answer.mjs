@@ -17,6 +17,7 @@ import {
   start,
   tool,
 } from '../support/program.mjs';
+import { peerImages } from '../support/peers.mjs';
 import { plotBars } from '../support/plot.mjs';
 import { alternate, median, milliseconds, ratio, showRatio, table, verdict } from '../support/report.mjs';
 
@@ -48,6 +49,7 @@ const mebibytes = (bytes) => `${(bytes / MiB).toFixed(bytes < 100 * MiB ? 1 : 0)
 
 async function measureProgram(measured) {
   const { plain, compressed, core, state } = await capturedAs(measured);
+  const peers = await peerImages(measured);
   // V8 collects garbage at once when it finds that its last time was more than 100 s ago, which restores of real images do.
   if (measured.name === 'node') await new Promise((resolve) => setTimeout(resolve, 110_000));
   const trained = await optimised(measured, compressed);
@@ -75,9 +77,19 @@ async function measureProgram(measured) {
     ways[way] = () => restored(false);
     ways[`${way}, cold`] = () => restored(true);
   }
+  for (const [name, peer] of Object.entries(peers)) {
+    const restored = async (cold) => {
+      await prepare();
+      if (cold) peer.evict();
+      return firstAnswer(measured, peer.restore(), peer.state);
+    };
+    ways[name] = () => restored(false);
+    ways[`${name}, cold`] = () => restored(true);
+  }
   const runs = await alternate(ways, 5);
   const walls = (way) => runs[way].map((run) => run.wall);
   const sizes = { gcore: core, plain: size(plain), LZ4: size(compressed), 'after training': size(trained) };
+  for (const peer of Object.values(peers)) Object.assign(sizes, peer.sizes);
   const known = Object.entries(sizes).filter(([, bytes]) => bytes !== null);
   console.log(`  ${measured.title}: ${known.map(([what, bytes]) => `${what} ${mebibytes(bytes)}`).join(', ')}`);
   table(
@@ -85,13 +97,21 @@ async function measureProgram(measured) {
     Object.keys(ways).map((way) => [
       way,
       milliseconds(median(walls(way))),
-      milliseconds(median(runs[way].map((run) => run.cpu))),
+      isPeer(way) ? '' : milliseconds(median(runs[way].map((run) => run.cpu))),
       way === 'plain start' ? '' : showRatio(ratio(walls(way), walls('plain start'))),
     ]),
   );
   const best = `concurrent LZ4, ${TRAINING_RUNS} training runs`;
   const beside = ratio(walls(best), walls('direct'));
   verdict(`${measured.title}: trained concurrent first answer within 1.5 of direct-mapped`, showRatio(beside), beside.median <= 1.5);
+  for (const name of Object.keys(peers))
+    for (const [cold, times] of [
+      ['', 10],
+      [', cold', 3],
+    ]) {
+      const sooner = ratio(walls(`${name}${cold}`), walls(`direct${cold}`));
+      verdict(`${measured.title}: first answer ${times} times sooner than ${name}${cold}`, showRatio(sooner), sooner.median >= times);
+    }
   if (measured.name === 'tomcat') {
     const sooner = ratio(walls('plain start'), walls(best));
     verdict(`${measured.title}: first answer 20 times sooner than a plain start`, showRatio(sooner), sooner.median >= 20);
@@ -174,12 +194,14 @@ async function density(measured) {
   return { program: measured.name, restored, started };
 }
 
+const isPeer = (way) => /^(CRIU|DMTCP)/.test(way);
+
 /** The picture of a program's first answers. */
 function barsOf({ title, runs }) {
   const bars = Object.entries(runs).map(([way, measurements]) => ({
-    label: way === 'plain start' ? way : `restore, ${way}`,
+    label: way === 'plain start' || isPeer(way) ? way : `restore, ${way}`,
     value: median(measurements.map((run) => run.wall)),
-    ours: way !== 'plain start',
+    ours: way !== 'plain start' && !isPeer(way),
   }));
   return { title: `${title}: from exec to the first answer`, bars };
 }
@@ -195,9 +217,6 @@ export async function answer(options) {
     }
     results.push(await measureProgram(measured));
   }
-  for (const peer of ['criu', 'dmtcp_launch'])
-    if (spawnSync(peer, ['--version']).error) console.log(`  ${peer} is not on the PATH: not compared`);
-  console.log();
   const picture = resultPath('first-answer.svg');
   plotBars(picture, results.map(barsOf), milliseconds);
   console.log(`  drawn in ${picture}\n`);

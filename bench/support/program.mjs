@@ -207,15 +207,15 @@ async function freePort() {
   return port;
 }
 
-function ask(port, number) {
+function ask(port, number, timeout = patience) {
   return new Promise((resolve, reject) => {
-    const request = get({ host: '127.0.0.1', port, path: `/${number}`, agent: false, timeout: patience }, (response) => {
+    const request = get({ host: '127.0.0.1', port, path: `/${number}`, agent: false, timeout }, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (data) => (text += data));
       response.on('end', () => resolve(JSON.parse(text)));
       response.on('error', reject);
     });
-    request.on('timeout', () => request.destroy(new Error(`no answer from port ${port}`)));
+    request.on('timeout', () => request.destroy(Object.assign(new Error(`no answer from port ${port}`), { code: 'ETIMEDOUT' })));
     request.on('error', reject);
   });
 }
@@ -254,11 +254,12 @@ class ServerProgram {
     const deadline = Date.now() + patience;
     for (;;) {
       try {
-        const state = await ask(this.port, number);
+        const state = await ask(this.port, number, program.attempt);
         return { at: process.hrtime.bigint(), answers: state.answers, startedAt: state.startedAt, pages: state.pages };
       } catch (error) {
         if (program.status) throw new Error(`${this.title} ended (${program.status}): ${program.stderr.trim()}`, { cause: error });
-        if (Date.now() > deadline || error.code !== 'ECONNREFUSED') throw error;
+        const again = error.code === 'ECONNREFUSED' || (program.attempt && ['ETIMEDOUT', 'ECONNRESET'].includes(error.code));
+        if (Date.now() > deadline || !again) throw error;
         await new Promise((resolve) => setTimeout(resolve, 1));
       }
     }
@@ -326,7 +327,9 @@ export function capturedImage(measured) {
 export async function firstAnswer(measured, program, state) {
   const answer = await measured.answer(program);
   await program.kill();
-  if (state && (answer.answers !== state.answers + 1 || answer.startedAt !== state.startedAt || answer.pages !== state.pages))
+  // What was asked for again may be answered twice.
+  const continues = state && (program.attempt ? answer.answers > state.answers : answer.answers === state.answers + 1);
+  if (state && (!continues || answer.startedAt !== state.startedAt || answer.pages !== state.pages))
     throw new Error(`${measured.title}: restored with other state: ${JSON.stringify(answer)} after ${JSON.stringify(state)}`);
   return { wall: Number(answer.at - program.executed), cpu: program.cpu };
 }
@@ -381,6 +384,14 @@ const pairs = new Map();
 /** How long a server is put under load before it is captured, where siege is installed: as a container build would. */
 const SIEGE_SECONDS = 5;
 
+/** The state of a program that has answered each of its questions and, if it is a server, was put under load. */
+export async function warmedUp(measured, program) {
+  const state = await measured.warmUp(program);
+  if (!executables.siege || !measured.port) return state;
+  await complete(executables.siege, ['-q', '-b', '-c', 4, '-t', `${SIEGE_SECONDS}S`, `http://127.0.0.1:${measured.port}/0`]);
+  return measured.answer(program);
+}
+
 /** A program's plain and compressed images of the same moment: `plain`, `compressed`, `core`, the size of what gcore writes, and `state`, the program's last before that. */
 export function capturedAs(measured) {
   if (!pairs.has(measured.name))
@@ -388,11 +399,7 @@ export function capturedAs(measured) {
       measured.name,
       (async () => {
         const program = start(measured.command, { engine: true });
-        let state = await measured.warmUp(program);
-        if (executables.siege && measured.port) {
-          await complete(executables.siege, ['-q', '-b', '-c', 4, '-t', `${SIEGE_SECONDS}S`, `http://127.0.0.1:${measured.port}/0`]);
-          state = await measured.answer(program);
-        }
+        const state = await warmedUp(measured, program);
         const core = executables.gcore ? await gcoreSize(program) : null;
         const { image: compressed } = await checkpoint(program, ['--leave-running', '--compression', 'lz4']);
         const { image: plain } = await checkpoint(program);

@@ -63,7 +63,7 @@ describe('the restorer refuses in one line', () => {
       'a newer major version',
       () => plain,
       (image) => void image.writeUInt16LE(2, ANCHOR + 8),
-      /image format 2\.0, this restorer knows 1\.x: use warp-tool of the version/,
+      /image format 2\.\d, this restorer knows 1\.x: use warp-tool of the version/,
     ],
     [
       'flags of the image',
@@ -118,7 +118,7 @@ it('an image of a newer minor version is restored, with a warning', async () => 
   const directory = await edited(plain, (image) => void image.writeUInt16LE(3, MINOR));
   const restored = await restoreProgram(directory, ticks);
   expect(restored.stderr).toMatch(
-    /^warp-restore: warn: [^\n]*image format 1\.3 is newer than 1\.0[^\n]*: what is new in it does not come back\n$/,
+    /^warp-restore: warn: [^\n]*image format 1\.3 is newer than 1\.\d[^\n]*: what is new in it does not come back\n$/,
   );
 });
 
