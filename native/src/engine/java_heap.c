@@ -157,8 +157,10 @@ void java_heap_release_unused(void) {
   complete = true;
   const uint64_t heap = value_of("Universe", "_collectedHeap");
   const uint64_t active = offset_in("CollectedHeap", entry("CollectedHeap", "_is_gc_active") != 0 ? "_is_gc_active" : "_is_stw_gc_active");
-  if (!complete || heap == 0 || *(const bool *)(heap + active)) return;
-  if (flag_is_on("UseSerialGC")) add_serial(&unused, heap);
+  const bool serial = flag_is_on("UseSerialGC");
+  /* Serial of JDK 24 and later clears it just after it has told of the end. */
+  if (!complete || heap == 0 || (*(const bool *)(heap + active) && !serial)) return;
+  if (serial) add_serial(&unused, heap);
   if (flag_is_on("UseParallelGC")) add_parallel(&unused);
   if (flag_is_on("UseG1GC")) add_g1(&unused, heap);
   if (flag_is_on("UseShenandoahGC")) add_shenandoah(&unused, heap);
