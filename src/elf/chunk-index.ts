@@ -18,6 +18,16 @@ const FLAGS = wordOf('flags');
 export const CHUNK_RECORD_SIZE = layout.size;
 const WORDS = CHUNK_RECORD_SIZE / 4;
 
+interface Totals {
+  /** Flags that occur. */
+  kinds: number[];
+  /** Bytes in the file; equal content that is stored once counts each time. */
+  packed: number;
+  inParent: number;
+  /** Bytes in the file for the content of the chunks before each, and of all. */
+  storedBefore: Float64Array;
+}
+
 /**
  * The records of the note `chunks` as they stand in memory: an index can have hundreds of thousands, so none of them becomes an object, and they are
  * read as an array of numbers. Offsets are numbers; a damaged one past 2^53 is rounded, and lies behind the end of every file.
@@ -27,6 +37,7 @@ export class ChunkIndex {
   /** As native/include/warp_image.h has them, at a multiple of 8; shared with what was given where that is so already. */
   readonly records: Buffer;
   private readonly words: Uint32Array;
+  private passed: Totals | undefined;
 
   /** Of records without anything else around them. */
   constructor(records: Buffer, recordSize = CHUNK_RECORD_SIZE) {
@@ -109,35 +120,51 @@ export class ChunkIndex {
 
   /** How the content is stored: bytes in the file, codecs in the order in which they come, chunks whose content the parent has. */
   summary(): { packed: number; codecs: number[]; encrypted: boolean; inParent: number } {
-    const { words } = this;
+    const { kinds, packed, inParent } = this.totals();
+    const codecs = new Set(kinds.map((flags) => flags & CHUNK_CODEC_MASK));
+    return { packed, codecs: [...codecs], encrypted: kinds.some((flags) => (flags & CHUNK_ENCRYPTED) !== 0), inParent };
+  }
+
+  /** Whether the parent has content of this image. */
+  get hasParent(): boolean {
+    return this.totals().inParent > 0;
+  }
+
+  /** What takes a pass over all of a finished index, which can have hundreds of thousands of records: one pass, for all who ask. */
+  private totals(): Totals {
+    if (this.passed) return this.passed;
+    const { words, length } = this;
     const kinds = new Set<number>();
+    const storedBefore = new Float64Array(length + 1);
     let packed = 0;
     let inParent = 0;
+    let stored = 0;
     let last = -1;
-    for (let at = 0; at < words.length; at += WORDS) {
+    for (let index = 0, at = 0; index < length; index++, at += WORDS) {
       const flags = words[at + FLAGS]!;
       if ((flags & CHUNK_IN_PARENT) !== 0) inParent++;
       else {
-        packed += words[at + STORED_SIZE]!;
+        const size = words[at + STORED_SIZE]!;
+        packed += size;
+        if (words[at + CONTENT_SIZE] !== 0) stored += size;
         if (flags !== last) kinds.add((last = flags));
       }
+      storedBefore[index + 1] = stored;
     }
-    const codecs = new Set([...kinds].map((flags) => flags & CHUNK_CODEC_MASK));
-    return { packed, codecs: [...codecs], encrypted: [...kinds].some((flags) => (flags & CHUNK_ENCRYPTED) !== 0), inParent };
+    return (this.passed = { kinds: [...kinds], packed, inParent, storedBefore });
   }
 
   /** Bytes in the file for the content from `offset` up to `end`; a chunk that only begins or ends in it counts by the length that it has there. */
   storedBytes(offset: number, end: number): number {
-    const { words } = this;
     const found = this.find(offset);
     const first = found < 0 ? ~found : found;
     if (first === this.length) return 0;
     const behind = this.find(end);
-    // Those that are in it whole: a plain sum, for there can be hundreds of thousands.
     const last = behind < 0 ? ~behind : behind;
     let total = this.partOf(first, offset, end) + (last > first ? this.partOf(last, offset, end) : 0);
-    for (let at = (first + 1) * WORDS; at < last * WORDS; at += WORDS)
-      if ((words[at + FLAGS]! & CHUNK_IN_PARENT) === 0 && words[at + CONTENT_SIZE] !== 0) total += words[at + STORED_SIZE]!;
+    // Those that are in it whole.
+    const { storedBefore } = this.totals();
+    if (last > first) total += storedBefore[last]! - storedBefore[first + 1]!;
     return Math.round(total);
   }
 

@@ -118,7 +118,6 @@ export function chunkError(
 /** The content space of an image whose content is stored in chunks: the plain image as far as chunks hold it. */
 export class ContentSource extends PieceSource {
   readonly name: string;
-  private readonly hasParent: boolean;
 
   /** With native code where it was built and the file is a local one. */
   static of(source: ByteSource, ...rest: [ChunkIndex, bigint, (chunk: number) => bigint | null]): ContentSource {
@@ -135,14 +134,11 @@ export class ContentSource extends PieceSource {
   ) {
     super();
     this.name = source.name;
-    let hasParent = false;
-    for (let chunk = 0; chunk < index.length && !hasParent; chunk++) hasParent = index.isInParent(chunk);
-    this.hasParent = hasParent;
   }
 
   /** How far from `offset` on content can be had, at most up to `limit`; or cannot be had, and why. */
   availability(offset: bigint, limit: bigint): { end: bigint; reason: string | null } {
-    if (!this.hasParent) return { end: limit, reason: null };
+    if (!this.index.hasParent) return { end: limit, reason: null };
     const first = this.index.find(Number(offset));
     const missing = first >= 0 && this.index.isInParent(first);
     let chunk = first;
