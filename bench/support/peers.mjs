@@ -5,8 +5,12 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { environment, giveToUser, user } from './host.mjs';
+import { setTimeout } from 'node:timers/promises';
+import { environment, executables, giveToUser, user } from './host.mjs';
 import { newPath, warmedUp } from './program.mjs';
+
+/** How long Linux remembers a connection that it closed (tcp.h: TCP_TIMEWAIT_LEN), and a second, ms. */
+const TIME_WAIT = 61_000;
 
 /** With the peers, which need not be where ordinary commands are. */
 const withPeers = { ...environment, PATH: process.env.PATH };
@@ -107,6 +111,8 @@ async function dmtcp(measured) {
   const { directory, state } = await dmtcpImage(measured, '--no-gzip');
   const sizes = { DMTCP: sizeOf(directory), 'DMTCP with gzip': sizeOf(packed.directory) };
   rmSync(packed.directory, { recursive: true });
+  // It cannot listen on the port while the kernel remembers connections of the load there.
+  if (executables.siege && measured.port) await setTimeout(TIME_WAIT);
   const [image] = files(directory).filter((path) => path.endsWith('.dmtcp'));
   let count = 0;
   const restore = () => {

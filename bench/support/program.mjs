@@ -209,7 +209,9 @@ async function freePort() {
 
 function ask(port, number, timeout = patience) {
   return new Promise((resolve, reject) => {
-    const request = get({ host: '127.0.0.1', port, path: `/${number}`, agent: false, timeout }, (response) => {
+    // The connection is ours to close: one that the server closes lingers at its port, where DMTCP could not listen again.
+    const headers = { connection: 'keep-alive' };
+    const request = get({ host: '127.0.0.1', port, path: `/${number}`, agent: false, headers, timeout }, (response) => {
       let text = '';
       response.setEncoding('utf8').on('data', (data) => (text += data));
       response.on('end', () => resolve(JSON.parse(text)));
