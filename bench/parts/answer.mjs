@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { GiB, MiB, helper, lacks, resultPath } from '../support/host.mjs';
 import {
   answeringPrograms,
@@ -51,7 +52,7 @@ async function measureProgram(measured) {
   const { plain, compressed, core, state } = await capturedAs(measured);
   const peers = await peerImages(measured);
   // V8 collects garbage at once when it finds that its last time was more than 100 s ago, which restores of real images do.
-  if (measured.name === 'node') await new Promise((resolve) => setTimeout(resolve, 110_000));
+  if (measured.name === 'node') await setTimeout(110_000);
   const trained = await optimised(measured, compressed);
   const images = {
     direct: plain,
@@ -79,9 +80,17 @@ async function measureProgram(measured) {
   }
   for (const [name, peer] of Object.entries(peers)) {
     const restored = async (cold) => {
-      await prepare();
-      if (cold) peer.evict();
-      return firstAnswer(measured, peer.restore(), peer.state);
+      // A restore fails where another process has taken a process id of the program's meanwhile.
+      for (let attempts = 5; ; attempts--) {
+        await prepare();
+        if (cold) peer.evict();
+        try {
+          return await firstAnswer(measured, peer.restore(), peer.state);
+        } catch (error) {
+          if (attempts === 1) throw new Error(`${name}: ${error.message}${peer.complaint()}`, { cause: error });
+        }
+        await setTimeout(1000);
+      }
     };
     ways[name] = () => restored(false);
     ways[`${name}, cold`] = () => restored(true);

@@ -65,6 +65,11 @@ async function criu(measured) {
   // Of our own user: without CAP_SYS_RESOURCE the limits of another user's process cannot be read.
   const program = new Peer(measured.command, {});
   const state = await warmedUp(measured, program);
+  const complaint = (log) =>
+    readFileSync(join(directory, log), 'utf8')
+      .match(/^.*Error.*$/gm)
+      ?.slice(-2)
+      .join(' ') ?? '';
   const options = ['-D', directory, '--tcp-established', '--file-locks', '-o'];
   try {
     run('criu', ['dump', '-t', program.pid, ...options, 'dump.log']);
@@ -78,7 +83,7 @@ async function criu(measured) {
   }
   await program.ended;
   const restore = () => new Peer(['criu', 'restore', ...options, 'restore.log'], {}, () => process.kill(program.pid, 'SIGKILL'));
-  return { directory, sizes: { CRIU: sizeOf(directory) }, state, restore };
+  return { directory, sizes: { CRIU: sizeOf(directory) }, state, restore, complaint: () => complaint('restore.log') };
 }
 
 /** The directory of a DMTCP image, and the program's last state before it. */
@@ -119,7 +124,7 @@ async function dmtcp(measured) {
     const coordinator = new Coordinator(directory, count++);
     return new Peer(['dmtcp_restart', ...coordinator.flags, image], user, () => coordinator.command('--quit'));
   };
-  return { directory, sizes, state, restore };
+  return { directory, sizes, state, restore, complaint: () => '' };
 }
 
 /** Those that work here, by name: `restore()` starts one, `evict()` drops its image from the page cache, `sizes` in bytes, `state` as before. */
