@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../../native/src/base/lz4.h"
+#include "random.h"
 
 #define LONGEST (1 << 20)
 
@@ -16,14 +17,6 @@ static int (*library_compress_best)(const char *, char *, int, int, int);
 static int (*library_decompress)(const char *, char *, int, int);
 static void *workspace;
 static unsigned blocks, damaged, both;
-
-static unsigned long state = 88172645463325252u;
-static unsigned long next_random(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state;
-}
 
 static void stop(const char *what, int kind, size_t size, int level) {
   printf("%s: kind %d, %zu bytes, level %d\n", what, kind, size, level);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../../native/src/image/policies.h"
+#include "random.h"
 
 /* stdlib.h and the kernel's headers define the same types. */
 void *malloc(size_t size);
@@ -64,14 +65,6 @@ static int converse(void) {
     arena_release(&arena);
   }
   return 0;
-}
-
-static unsigned long state = 88172645463325252u;
-static unsigned long next_random(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state;
 }
 
 static const char sample[] =
