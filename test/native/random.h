@@ -2,8 +2,10 @@
 #ifndef WARP_TEST_RANDOM_H
 #define WARP_TEST_RANDOM_H
 
-static unsigned long state = 88172645463325252u;
-static unsigned long next_random(void) {
+#include <stdint.h>
+
+static uint64_t state = 88172645463325252u;
+static uint64_t next_random(void) {
   state ^= state << 13;
   state ^= state >> 7;
   state ^= state << 17;
