@@ -575,6 +575,7 @@ long for_each_entry(const char *path, bool (*each)(void *context, const char *na
 
 void futex_wait(uint32_t *word, uint32_t value, const struct timespec64 *timeout) { sys(futex, word, FUTEX_WAIT_PRIVATE, value, timeout); }
 void futex_wake(uint32_t *word, int count) { sys(futex, word, FUTEX_WAKE_PRIVATE, count); }
+long futex_has_waiter(uint32_t *word, uint32_t value) { return sys(futex, word, FUTEX_CMP_REQUEUE_PRIVATE, 0, 1, word, value); }
 
 /* ---- files ---- */
 

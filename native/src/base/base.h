@@ -221,6 +221,11 @@ long for_each_entry(const char *path, bool (*each)(void *context, const char *na
 
 void futex_wait(uint32_t *word, uint32_t value, const struct timespec64 *timeout);
 void futex_wake(uint32_t *word, int count);
+/*
+ * Whether a thread waits in futex_wait on `word`, which holds `value`: 1 or 0, or a negated errno (-EAGAIN: it holds another value). A thread that
+ * is counted returns to its own code only when it is woken (FUTEX_CMP_REQUEUE of one waiter to the word it waits on, futex(2)).
+ */
+long futex_has_waiter(uint32_t *word, uint32_t value);
 
 /* Anonymous private memory; a negated errno in place of an address is < 0. */
 long map_anonymous(uint64_t address, size_t size, int protection, int extra_flags);

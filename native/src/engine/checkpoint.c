@@ -176,6 +176,7 @@ static int take(struct capture *capture, struct target *target) {
   capture_tags(capture);
   if (capture_memory_areas(capture) < 0) return -1;
   if (capture_descriptors(capture) < 0) return -1;
+  if (freeze_settle(capture->freeze, capture->request, capture->failure) < 0) return -1;
   capture->collected_ns = clock_ns(CLOCK_MONOTONIC_);
   if (capture_scan_memory(capture) < 0) return -1;
   capture->scanned_ns = clock_ns(CLOCK_MONOTONIC_);

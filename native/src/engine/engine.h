@@ -74,6 +74,11 @@ struct freeze {
  * On failure, too, freeze_release must follow.
  */
 int freeze_threads(struct freeze *freeze, const struct request *request, struct failure *failure);
+/*
+ * Waits until every stopped thread is asleep in the kernel. Until then it still runs on its own stack, and the kernel writes the processor
+ * that it comes back to into its rseq area (kernel/rseq.c), so memory is not read before. To be called again after freeze_call.
+ */
+int freeze_settle(const struct freeze *freeze, const struct request *request, struct failure *failure);
 /* Decides how interrupted system calls go on, in every stopped thread's signal frame. */
 void freeze_continue_calls(struct freeze *freeze);
 void freeze_release(struct freeze *freeze);

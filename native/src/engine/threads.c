@@ -347,6 +347,24 @@ out:
   return result;
 }
 
+int freeze_settle(const struct freeze *freeze, const struct request *request, struct failure *failure) {
+  const uint64_t deadline = clock_ns(CLOCK_MONOTONIC_) + request->timeout_ms * 1000000;
+  /* Not sched_yield, which gives the processor to none of lower priority. */
+  const struct timespec64 pause = {0, 20000};
+  for (size_t i = 0; i < freeze->count; i++) {
+    struct slot *slot = &freeze->slots[i];
+    if (slot->state != SLOT_PARKED) continue;
+    for (;;) {
+      const long waits = futex_has_waiter(&slot->command, COMMAND_WAIT);
+      if (waits > 0) break;
+      if (waits < 0) return fail(failure, "cannot see whether thread %u has stopped: futex: %s", slot->tid, error_text(waits));
+      if (clock_ns(CLOCK_MONOTONIC_) > deadline) return fail(failure, "thread %u was not given a processor to stop on within %lu ms: try again with a longer --timeout", slot->tid, request->timeout_ms);
+      sys(nanosleep, &pause, NULL);
+    }
+  }
+  return 0;
+}
+
 struct slot *freeze_proxy(struct freeze *freeze) {
   for (size_t i = 0; i < freeze->count; i++)
     if (freeze->slots[i].state == SLOT_PARKED) return &freeze->slots[i];
