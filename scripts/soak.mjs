@@ -1,9 +1,12 @@
 #!/usr/bin/env node
-/** Long tests that `npm test` has a short form of: `npm run soak -- jvm [GENERATIONS] [arguments of vitest]`. */
+/** Long tests that `npm test` has a short form of: `npm run soak -- NAME [GENERATIONS] [arguments of vitest]`. */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const soaks = { jvm: { files: ['test/e2e/jvm-matrix.test.ts'], generations: 50 } };
+const soaks = {
+  jvm: { files: ['test/e2e/jvm-matrix.test.ts'], generations: 50 },
+  calls: { files: ['test/e2e/interrupted-calls.test.ts'], generations: 300 },
+};
 
 const [name, ...rest] = process.argv.slice(2);
 const soak = soaks[name];

@@ -47,21 +47,51 @@ function judge(file: string): Judged {
 const libraries = '/usr/lib/x86_64-linux-gnu';
 const installed = (paths: string[]): string[] => paths.filter((path) => existsSync(path)).map((path) => realpathSync(path));
 
-describe.skipIf(!hasObjdump)('machine code', () => {
+const cc = process.env['CC'] ?? 'cc';
+const engine = ['arch/x86_64/code.c', 'arch/x86_64/arch.c', 'arch/x86_64/entry.S', 'base/base.c', 'base/xxh64.c'].map(
+  (file) => `native/src/${file}`,
+);
+
+function compile(compiler: string, args: string[]): void {
+  const compiled = spawnSync(compiler, ['-Wall', '-Wextra', '-g', ...args], { encoding: 'utf8', cwd: root });
+  expect(compiled.stderr).toBe('');
+  expect(compiled.status).toBe(0);
+}
+
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** Which system call was interrupted, found out from the code that led to it, in each C library that is here. */
+describe('interrupted system calls', () => {
+  const object = join(directory, 'engine.o');
+  const hasMusl = spawnSync('musl-gcc', ['--version']).status === 0;
   beforeAll(() => {
-    const sources = [
-      'test/native/code_check.c',
-      ...['arch/x86_64/code.c', 'arch/x86_64/arch.c', 'arch/x86_64/entry.S', 'base/base.c', 'base/xxh64.c'].map(
-        (file) => `native/src/${file}`,
-      ),
-    ];
-    const flags = ['-std=c17', '-Wall', '-Wextra', '-g', '-O1'];
-    const compiled = spawnSync(process.env['CC'] ?? 'cc', [...flags, '-o', program, ...sources.map((file) => join(root, file))], {
-      encoding: 'utf8',
-    });
-    expect(compiled.stderr).toBe('');
+    // Without the C library's headers, then joined to programs of either.
+    const flags = ['-std=c17', '-O2', '-ffreestanding', '-fno-stack-protector', '-fPIC'];
+    compile(cc, [...flags, '-r', '-nostdlib', '-o', object, 'test/native/calls_decode.c', ...engine]);
   });
-  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  const ways: [string, string, string[]][] = [
+    ['glibc', cc, ['-O1']],
+    ['glibc, without a procedure linkage table', cc, ['-O2', '-fno-plt']],
+    ['glibc, static', cc, ['-O0', '-static']],
+    ['musl', 'musl-gcc', ['-O1']],
+    ['musl, static', 'musl-gcc', ['-O0', '-static']],
+  ];
+  it.each(ways.filter(([, compiler]) => compiler === cc || hasMusl))(
+    '%s: every call is found, made again, and ends as if nothing had happened',
+    (_library, compiler, flags) => {
+      const waiting = join(directory, 'calls_check');
+      compile(compiler, [...flags, '-pthread', '-o', waiting, 'test/native/calls_check.c', object]);
+      const { stdout, status } = spawnSync(waiting, [], { encoding: 'utf8' });
+      expect(stdout).not.toContain('FAIL');
+      expect(stdout.match(/^ok: /gm)).toHaveLength(14);
+      expect(status).toBe(0);
+    },
+  );
+});
+
+describe.skipIf(!hasObjdump)('machine code', () => {
+  beforeAll(() => compile(cc, ['-std=c17', '-O1', '-o', program, 'test/native/code_check.c', ...engine]));
 
   it.each(installed([`${libraries}/libc.so.6`, '/lib/ld-musl-x86_64.so.1', '/bin/bash', `${libraries}/libstdc++.so.6`]))(
     'every instruction of %s has the length that it has',

@@ -1,13 +1,13 @@
 /*
  * Threads that go from one timed wait to the next, each with another system call: every wait ends by its time-out, never with EINTR and
- * never early, however often the process is captured.
+ * never early, however often the process is captured. WARP_TEST_WAIT_MS is how long each is.
  */
 #include "check.h"
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 
-#define NS 60000000ll /* each wait */
+static int64_t wait_ns = 60000000;
 
 static struct timespec spec(int64_t ns) { return (struct timespec){ns / 1000000000, ns % 1000000000}; }
 static int sockets[2], epoll_fd;
@@ -15,65 +15,65 @@ static int word;
 
 static void timed_epoll_wait(void) {
   struct epoll_event event;
-  int n = epoll_wait(epoll_fd, &event, 1, NS / 1000000);
+  int n = epoll_wait(epoll_fd, &event, 1, wait_ns / 1000000);
   CHECK(n == 0, "epoll_wait: %d, errno %d", n, errno);
 }
 
 static void timed_poll(void) {
   struct pollfd fd = {sockets[0], POLLIN, 0};
-  int n = poll(&fd, 1, NS / 1000000);
+  int n = poll(&fd, 1, wait_ns / 1000000);
   CHECK(n == 0, "poll: %d, errno %d", n, errno);
 }
 
 static void timed_ppoll(void) {
   struct pollfd fd = {sockets[0], POLLIN, 0};
-  struct timespec timeout = spec(NS);
+  struct timespec timeout = spec(wait_ns);
   int n = ppoll(&fd, 1, &timeout, NULL);
   CHECK(n == 0, "ppoll: %d, errno %d", n, errno);
 }
 
 static void timed_select(void) {
-  struct timeval timeout = {0, NS / 1000};
+  struct timeval timeout = {0, wait_ns / 1000};
   int n = select(0, NULL, NULL, NULL, &timeout);
   CHECK(n == 0, "select: %d, errno %d", n, errno);
 }
 
 static void timed_pselect(void) {
-  struct timespec timeout = spec(NS);
+  struct timespec timeout = spec(wait_ns);
   int n = pselect(0, NULL, NULL, NULL, &timeout, NULL);
   CHECK(n == 0, "pselect: %d, errno %d", n, errno);
 }
 
 static void timed_nanosleep(void) {
-  struct timespec timeout = spec(NS);
+  struct timespec timeout = spec(wait_ns);
   CHECK(nanosleep(&timeout, NULL) == 0, "errno %d", errno);
 }
 
 static void timed_nanosleep_remainder(void) {
-  struct timespec timeout = spec(NS), left;
+  struct timespec timeout = spec(wait_ns), left;
   CHECK(nanosleep(&timeout, &left) == 0, "errno %d, %ld ns left", errno, left.tv_nsec);
 }
 
 static void timed_clock_nanosleep(void) {
-  struct timespec timeout = spec(NS);
+  struct timespec timeout = spec(wait_ns);
   int error = clock_nanosleep(CLOCK_MONOTONIC, 0, &timeout, NULL);
   CHECK(error == 0, "clock_nanosleep: %d", error);
 }
 
 static void timed_clock_nanosleep_absolute(void) {
-  struct timespec end = spec(now_ns(CLOCK_MONOTONIC) + NS);
+  struct timespec end = spec(now_ns(CLOCK_MONOTONIC) + wait_ns);
   int error = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL);
   CHECK(error == 0, "clock_nanosleep: %d", error);
 }
 
 static void timed_futex_relative(void) {
-  struct timespec timeout = spec(NS);
+  struct timespec timeout = spec(wait_ns);
   long result = syscall(SYS_futex, &word, 0, 0, &timeout, NULL, 0);
   CHECK(result == -1 && errno == ETIMEDOUT, "futex: %ld, errno %d", result, errno);
 }
 
 static void timed_futex_absolute(void) {
-  struct timespec end = spec(now_ns(CLOCK_MONOTONIC) + NS);
+  struct timespec end = spec(now_ns(CLOCK_MONOTONIC) + wait_ns);
   long result = syscall(SYS_futex, &word, 9 /* FUTEX_WAIT_BITSET */, 0, &end, NULL, ~0u);
   CHECK(result == -1 && errno == ETIMEDOUT, "futex: %ld, errno %d", result, errno);
 }
@@ -82,7 +82,7 @@ static void timed_sigtimedwait(void) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGUSR2);
-  struct timespec timeout = spec(NS);
+  struct timespec timeout = spec(wait_ns);
   int number = sigtimedwait(&set, NULL, &timeout);
   CHECK(number == -1 && errno == EAGAIN, "sigtimedwait: %d, errno %d", number, errno);
 }
@@ -95,7 +95,7 @@ static void timed_recv(void) {
 
 static void timed_semaphore(void) {
   static sem_t never;
-  struct timespec end = spec(now_ns(CLOCK_REALTIME) + NS);
+  struct timespec end = spec(now_ns(CLOCK_REALTIME) + wait_ns);
   CHECK(sem_timedwait(&never, &end) == -1 && errno == ETIMEDOUT, "sem_timedwait: errno %d", errno);
 }
 
@@ -127,15 +127,17 @@ static void *caller(void *argument) {
     call->wait();
     int64_t lasted = now_ns(CLOCK_MONOTONIC) - start;
     /* recv counts in ticks of the kernel's clock, of at most 10 ms */
-    CHECK(lasted >= NS - (call->wait == timed_recv ? 10000000 : 1000000), "%s ended after %ld of %ld ns", call->name, lasted, (int64_t)NS);
+    CHECK(lasted >= wait_ns - (call->wait == timed_recv ? 10000000 : 1000000), "%s ended after %ld of %ld ns", call->name, lasted, wait_ns);
     call->rounds++;
   }
   return NULL;
 }
 
 static void set_up(void) {
+  const char *milliseconds = getenv("WARP_TEST_WAIT_MS");
+  if (milliseconds != NULL) wait_ns = strtol(milliseconds, NULL, 10) * 1000000;
   SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets));
-  SYS(setsockopt(sockets[1], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){0, NS / 1000}, sizeof(struct timeval)));
+  SYS(setsockopt(sockets[1], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){0, wait_ns / 1000}, sizeof(struct timeval)));
   epoll_fd = SYS(epoll_create1(EPOLL_CLOEXEC));
   SYS(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, sockets[0], &(struct epoll_event){.events = EPOLLIN}));
   sigset_t set;

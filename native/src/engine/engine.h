@@ -303,6 +303,8 @@ void prefetch_mapped(bool (*wanted_elsewhere)(void));
  * Returns at how many places those cannot be redirected.
  */
 size_t release_find_calls(struct arena *arena);
+/* Copies memory of the program, with code as it was before calls in it were redirected; false when not all of it can be read. */
+bool release_read_code(uint64_t address, void *to, size_t size);
 /* madvise(2) with what the program means by it, also for memory that is mapped from the image; returns 0 or a negated errno. */
 HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice);
 /* In a restored process with direct mappings, while its threads wait: redirects those calls. */

@@ -214,6 +214,20 @@ static long read_code(int memory_fd, uint64_t address, void *to, size_t size) {
   return n == (long)size || memory_fd < 0 ? n : sys(pread64, memory_fd, to, size, address);
 }
 
+bool release_read_code(uint64_t address, void *to, size_t size) {
+  const int memory_fd = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+  const long n = read_code(memory_fd, address, to, size);
+  if (memory_fd >= 0) sys(close, memory_fd);
+  if (n != (long)size) return false;
+  for (size_t i = 0; i < site_count; i++) {
+    const struct arch_call_site *code = &sites[i].code;
+    if (sites[i].entry == NULL) continue;
+    for (uint64_t k = 0, at = code->call - code->length - address; k < code->length; k++, at++)
+      if (at < size) ((uint8_t *)to)[at] = code->original[k];
+  }
+  return true;
+}
+
 static bool is_known(uint64_t call) {
   for (size_t i = 0; i < site_count; i++)
     if (sites[i].code.call == call) return true;

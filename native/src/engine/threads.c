@@ -523,7 +523,7 @@ static void continue_call(struct slot *slot, uint64_t now) {
     return;
   }
   long number;
-  if (!arch_interrupted_call_in_stub(context, &number) && !arch_interrupted_call(context, &slot->seen, &number)) {
+  if (!arch_interrupted_call_in_stub(context, &number) && !arch_interrupted_call(context, &slot->seen, release_read_code, &number)) {
     if (arch_kernel_repeats_call(context, &number)) slot->system_call = number;
     return;
   }

@@ -17,32 +17,6 @@ extern HIDDEN const char arch_changed_call_end[];
 
 static const uint8_t syscall_instruction[2] = {0x0f, 0x05};
 
-static bool follows_syscall(uint64_t instruction) { return compare_bytes((const void *)(instruction - 2), syscall_instruction, 2) == 0; }
-
-/* The number that `mov $imm32, %eax` loads within the few instructions before a system call, or -1. */
-static long number_from_code(uint64_t instruction) {
-  const uint8_t *code = (const uint8_t *)(instruction - 2);
-  for (int back = 5; back <= 12; back++) {
-    const uint8_t *at = code - back;
-    if (((uint64_t)at & ~(ARCH_PAGE_SIZE - 1)) != ((uint64_t)code & ~(ARCH_PAGE_SIZE - 1))) return -1;
-    uint32_t value;
-    copy_bytes(&value, at + 1, sizeof value);
-    if (at[0] == 0xb8 && value < 600) return (long)value;
-  }
-  return -1;
-}
-
-bool arch_interrupted_call(const struct ucontext *context, const struct arch_blocked_call *seen, long *number) {
-  const struct sigcontext *m = &context->uc_mcontext;
-  if (m->rax != (uint64_t)-EINTR || !follows_syscall(m->rip)) return false;
-  if (seen->number >= 0 && seen->instruction == m->rip && seen->stack == m->rsp && seen->argument[0] == m->rdi && seen->argument[1] == m->rsi) {
-    *number = seen->number;
-    return true;
-  }
-  *number = number_from_code(m->rip);
-  return *number >= 0;
-}
-
 void arch_repeat_call(struct ucontext *context, long number) {
   context->uc_mcontext.rax = (uint64_t)number;
   context->uc_mcontext.rip -= 2;

@@ -56,12 +56,15 @@ struct arch_blocked_call {
   uint64_t instruction; /* behind the system call instruction */
 };
 
+/* Copies memory of the program that may not be there; false when not all of it could be read. */
+typedef bool (*arch_reader)(uint64_t address, void *to, size_t size);
+
 /*
  * True when `context` shows a system call that has just returned -EINTR at the place that `seen` (from
- * /proc/PID/task/TID/syscall, read before the signal) describes. When `seen` was not in a call, the number is taken from
- * the instruction that loads it, and `*number` is set; false when neither tells.
+ * /proc/PID/task/TID/syscall, read before the signal) describes. When `seen` was not in a call, the number is found out from
+ * the code that has led to it, and `*number` is set; false when neither tells.
  */
-bool arch_interrupted_call(const struct ucontext *context, const struct arch_blocked_call *seen, long *number);
+bool arch_interrupted_call(const struct ucontext *context, const struct arch_blocked_call *seen, arch_reader read, long *number);
 
 /* Sets `context` so that rt_sigreturn makes the system call `number` again with unchanged arguments. */
 void arch_repeat_call(struct ucontext *context, long number);
