@@ -11,7 +11,7 @@ import { restoreProgram, startProgram, variants } from './support/c-programs.js'
 
 afterEach(killAll);
 
-const captures = Number(process.env['WARP_SOAK_GENERATIONS'] ?? 10);
+const captures = Number(process.env['WARP_SOAK_GENERATIONS'] ?? 5);
 
 it.for(variants)('waiting calls of a busy machine never return EINTR, $name', { timeout: 600_000 }, async (variant, { skip }) => {
   if (!variant.compiler) return skip(`no compiler for ${variant.name}; on Debian: apt-get install musl-tools`);

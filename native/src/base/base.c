@@ -575,6 +575,17 @@ long for_each_entry(const char *path, bool (*each)(void *context, const char *na
 
 void futex_wait(uint32_t *word, uint32_t value, const struct timespec64 *timeout) { sys(futex, word, FUTEX_WAIT_PRIVATE, value, timeout); }
 void futex_wake(uint32_t *word, int count) { sys(futex, word, FUTEX_WAKE_PRIVATE, count); }
+
+long queue_signal(uint32_t pid, uint32_t tid, int number, void *value) {
+  struct siginfo info;
+  fill_bytes(&info, 0, sizeof info);
+  info.si_signo = number;
+  info.si_code = SI_QUEUE;
+  info.si_pid = (int)sys(getpid);
+  info.si_uid = (uint32_t)sys(getuid);
+  info.si_value.sival_ptr = value;
+  return tid != 0 ? sys(rt_tgsigqueueinfo, pid, tid, number, &info) : sys(rt_sigqueueinfo, pid, number, &info);
+}
 long futex_has_waiter(uint32_t *word, uint32_t value) { return sys(futex, word, FUTEX_CMP_REQUEUE_PRIVATE, 0, 1, word, value); }
 
 /* ---- files ---- */

@@ -221,6 +221,8 @@ long for_each_entry(const char *path, bool (*each)(void *context, const char *na
 
 void futex_wait(uint32_t *word, uint32_t value, const struct timespec64 *timeout);
 void futex_wake(uint32_t *word, int count);
+/* As pthread_sigqueue(3), and as sigqueue(3) where `tid` is 0. Returns 0 or a negated errno. */
+long queue_signal(uint32_t pid, uint32_t tid, int number, void *value);
 /*
  * Whether a thread waits in futex_wait on `word`, which holds `value`: 1 or 0, or a negated errno (-EAGAIN: it holds another value). A thread that
  * is counted returns to its own code only when it is woken (FUTEX_CMP_REQUEUE of one waiter to the word it waits on, futex(2)).

@@ -179,17 +179,6 @@ static void observe(struct slot *slot) {
   slot->seen.instruction = parse_hex(&at);
 }
 
-static long signal_thread(struct slot *slot) {
-  struct siginfo info;
-  fill_bytes(&info, 0, sizeof info);
-  info.si_signo = CAPTURE_SIGNAL;
-  info.si_code = SI_QUEUE;
-  info.si_pid = (int)sys(getpid);
-  info.si_uid = (uint32_t)sys(getuid);
-  info.si_value.sival_ptr = slot;
-  return sys(rt_tgsigqueueinfo, sys(getpid), slot->tid, CAPTURE_SIGNAL, &info);
-}
-
 static void thread_name(uint32_t tid, char *ret, size_t size) {
   char path[64];
   format(path, sizeof path, "/proc/self/task/%u/comm", tid);
@@ -305,7 +294,7 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
         slot->state = SLOT_GONE;
         goto out;
       }
-      error = signal_thread(slot);
+      error = queue_signal(pid, slot->tid, CAPTURE_SIGNAL, slot);
       if (error == -ESRCH) slot->state = SLOT_GONE;
       if (error < 0 && error != -ESRCH) {
         fail(failure, "cannot signal thread %u: %s: raise RLIMIT_SIGPENDING", slot->tid, error_text(error));

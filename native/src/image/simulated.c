@@ -15,16 +15,7 @@ bool engine_parse(const char *name, enum engine_kind *ret) {
   return false;
 }
 
-long queue_restore_signal(uint32_t pid, int32_t value) {
-  struct siginfo info;
-  fill_bytes(&info, 0, sizeof info);
-  info.si_signo = RESTORE_SIGNAL;
-  info.si_code = SI_QUEUE;
-  info.si_pid = (int)sys(getpid);
-  info.si_uid = (uint32_t)sys(getuid);
-  info.si_value.sival_ptr = (void *)(int64_t)value;
-  return sys(rt_sigqueueinfo, pid, RESTORE_SIGNAL, &info);
-}
+long queue_restore_signal(uint32_t pid, int32_t value) { return queue_signal(pid, 0, RESTORE_SIGNAL, (void *)(int64_t)value); }
 
 /* ---- the files ---- */
 

@@ -218,14 +218,7 @@ static void set_references(struct restore *restore) {
 /* As sigqueue(3): how the older interface of CRaC wakes the JVM. */
 static void notify(const struct restore *restore) {
   if (restore->options.notify_signal == 0) return;
-  struct siginfo info;
-  fill_bytes(&info, 0, sizeof info);
-  info.si_signo = (int)restore->options.notify_signal;
-  info.si_code = SI_QUEUE;
-  info.si_pid = (int)sys(getpid);
-  info.si_uid = (uint32_t)sys(getuid);
-  info.si_value.sival_ptr = (void *)(int64_t)restore->options.notify_value;
-  long error = sys(rt_sigqueueinfo, sys(getpid), restore->options.notify_signal, &info);
+  long error = queue_signal((uint32_t)sys(getpid), 0, (int)restore->options.notify_signal, (void *)(int64_t)restore->options.notify_value);
   if (error < 0) log_warn("signal %u cannot be queued: %s", restore->options.notify_signal, error_text(error));
 }
 
