@@ -1,12 +1,13 @@
 import { Flags } from '@oclif/core';
 import { chmod, chown, mkdtemp, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { askedTimes, mergeRuns } from '../elf/accesses.js';
+import { writeEncrypted } from '../elf/encrypt.js';
 import { Image, withImage } from '../elf/image.js';
 import { ImageWriter, outputPath } from '../elf/image-writer.js';
-import { writeRearranged } from '../elf/rearrange.js';
-import { IMAGE_COMPRESSED, IMAGE_DELTA, IMAGE_ENCRYPTED, IMAGE_FOREIGN } from '../elf/schema.js';
+import { rearranged } from '../elf/rearrange.js';
+import { IMAGE_COMPRESSED, IMAGE_DELTA, IMAGE_FOREIGN } from '../elf/schema.js';
 import { resolveImage } from '../elf/source.js';
 import { trainingRun, type RunEnd } from '../engine/training.js';
 import { Failure } from '../failure.js';
@@ -17,6 +18,7 @@ import { count, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
 import { refuseUrl } from './engine-flags.js';
+import { keyFlags } from './keys.js';
 import { optimisationJson, optimisationText } from './optimisation.js';
 
 type Document = Static<typeof optimize>;
@@ -27,11 +29,13 @@ export default class Optimize extends DocumentCommand {
     'Restores the program as often as --runs says, one after the other, with nothing in memory but what it asks for, and kills it when --until succeeds, when',
     'it ends or when the time is over. What most runs asked for, and of that what they asked for earliest, then stands first in the image, as it is in memory:',
     'a restore maps it and loads the rest while the program runs. The timeline is kept in the image; `show` and `report` tell it. Each run is a real one: the',
-    'program does what it would do after any restore.',
+    'program does what it would do after any restore. An encrypted image is encrypted anew, with the same key, and nothing of it is written in the clear;',
+    'what is needed first stays compressed in it, for it could not be mapped.',
   ].join(' ');
   static override examples = [
     "<%= config.bin %> optimize /tmp/image --runs 3 --until 'curl -sf localhost:8080'",
     '<%= config.bin %> optimize /tmp/image --runs 1 --timeout 10 -o /tmp/optimised',
+    '<%= config.bin %> optimize /tmp/sealed --runs 3 --encryption-key-file key',
   ];
   static override args = { image: imageArgument };
   static override flags = {
@@ -57,6 +61,7 @@ export default class Optimize extends DocumentCommand {
       options: ['auto', 'userfaultfd', 'userfaultfd-user', 'signals'],
     }),
     verbose: Flags.boolean({ description: "Show the program's output on stderr." }),
+    ...keyFlags,
   };
 
   async run(): Promise<Document> {
@@ -64,11 +69,16 @@ export default class Optimize extends DocumentCommand {
     refuseUrl(args.image, 'get the image with `warp-tool pull` first');
     const source = await resolveImage(args.image);
     const output = flags.output === undefined ? source : await outputPath(flags.output, true);
+    const options = await this.openOptions(flags);
     const bar = new Progress('writing');
     const ends: RunEnd[] = [];
     try {
-      await interruptible((signal) =>
-        withImage(source, async (image) => {
+      await interruptible((signal) => {
+        const progress = (done: number, total: number): void => {
+          signal.throwIfAborted();
+          bar.update(done, total);
+        };
+        const work = async (image: Image): Promise<void> => {
           refuse(image);
           const directory = await mkdtemp(join(tmpdir(), 'warp-tool-optimize-'));
           try {
@@ -78,7 +88,15 @@ export default class Optimize extends DocumentCommand {
             const runs: Map<bigint, bigint>[] = [];
             for (let index = 0; index < flags.runs; index++) {
               const { until, timeout, verbose, 'load-faults': loadFaults } = flags;
-              const training = { image: source, until, timeout, loadFaults, verbose, signal };
+              const training = {
+                image: source,
+                until,
+                timeout,
+                loadFaults,
+                key: image.encrypted ? options.key : undefined,
+                verbose,
+                signal,
+              };
               const { end, trace } = await trainingRun(training, join(directory, String(index))).catch((error: unknown) => {
                 if (error instanceof Failure && flags.runs > 1)
                   throw new Failure(`training run ${index + 1} of ${flags.runs}: ${error.message}`, { cause: error });
@@ -88,11 +106,13 @@ export default class Optimize extends DocumentCommand {
               runs.push(askedTimes(trace));
             }
             const status = flags.output === undefined ? await stat(source) : null;
+            const threads = availableParallelism();
+            const mappable = !flags['keep-compressed'] && !image.encrypted;
+            const optimised = await rearranged(image, mergeRuns(image, runs), mappable);
             await ImageWriter.write(output, async (writer) => {
-              await writeRearranged(image, mergeRuns(image, runs), !flags['keep-compressed'], writer, (done, total) => {
-                signal.throwIfAborted();
-                bar.update(done, total);
-              });
+              const key = image.encrypted ? options.key : undefined;
+              if (key) await writeEncrypted(await Image.from(optimised), writer, key, { threads, progress, signal });
+              else await writer.copyAll(optimised, progress);
               if (!status) return;
               // It takes the image's place: whoever could restore that can restore this.
               if (status.uid !== process.geteuid!()) await chown(writer.path, status.uid, status.gid);
@@ -101,12 +121,13 @@ export default class Optimize extends DocumentCommand {
           } finally {
             await rm(directory, { recursive: true, force: true });
           }
-        }),
-      );
+        };
+        return withImage(source, work, options);
+      });
     } finally {
       bar.end();
     }
-    const document: Document = { image: output, ended_by: ends, ...(await withImage(output, optimisationJson))! };
+    const document: Document = { image: output, ended_by: ends, ...(await withImage(output, optimisationJson, options))! };
     this.present(document, flags.json ?? false, (result) => [
       printable(result.image),
       `  ${optimisationText(result)}`,
@@ -125,14 +146,16 @@ function refuse(image: Image): void {
     return refusal('it is not an image of this version of warp-tool, so it cannot be restored', 'give an image of `warp-tool checkpoint`');
   if ((anchor.flags & IMAGE_FOREIGN) !== 0)
     refusal('it is a core file of another writer, which cannot be restored', 'give an image of `warp-tool checkpoint`');
-  if ((anchor.flags & IMAGE_ENCRYPTED) !== 0)
-    refusal('it is encrypted', 'decrypt it with `warp-tool decrypt`, optimise it, and encrypt it again');
+  image.requireKey();
   if ((anchor.flags & IMAGE_DELTA) !== 0) refusal('it holds only what differs from its parent', 'take the image without --parent');
-  if ((anchor.flags & IMAGE_COMPRESSED) === 0)
+  if ((anchor.flags & IMAGE_COMPRESSED) === 0) {
+    if (image.encrypted)
+      refusal('what is encrypted in it is not compressed', 'decrypt it, compress it with `warp-tool compress`, and encrypt that');
     refusal(
       'it is not compressed, and plain images are mapped, not loaded: their order does not matter',
       'compress it with `warp-tool compress` first',
     );
+  }
 }
 
 function endsText(ends: readonly RunEnd[]): string {

@@ -28,7 +28,12 @@ const AT_ONCE = 4;
 const GAP_WINDOW = 1 << 20;
 
 /** Writes an encrypted image of a plain or compressed one, or of a core file of another writer. `key`: 32 bytes. */
-export async function encryptImage(image: Image, path: string, key: Buffer, { progress, signal }: Work): Promise<Repacked> {
+export async function encryptImage(image: Image, path: string, key: Buffer, work: Work): Promise<Repacked> {
+  return ImageWriter.write(path, (writer) => writeEncrypted(image, writer, key, work));
+}
+
+/** The same into a file that is being written. */
+export async function writeEncrypted(image: Image, writer: ImageWriter, key: Buffer, { progress, signal }: Work): Promise<Repacked> {
   const file = image.outermost;
   const { source, ours } = file;
   refuseFlags(image, IMAGE_ENCRYPTED, 'is encrypted already');
@@ -79,35 +84,33 @@ export async function encryptImage(image: Image, path: string, key: Buffer, { pr
   }
   const total = index.contentBytes();
   let done = 0;
-  return ImageWriter.write(path, async (writer) => {
-    const encryptOne = async (chunk: number): Promise<void> => {
-      signal?.throwIfAborted();
-      const plain = below
-        ? await readStored(source, below, chunk)
-        : await source.read(BigInt(index.contentOffset(chunk)), index.contentSize(chunk));
-      if (!Buffer.isBuffer(plain)) throw chunkError(source.name, file.chunks, chunk, file.addressOfChunk(chunk), plain.problem, plain.mend);
-      const bytes = cipher.encryptChunk(index, chunk, plain);
-      const fileOffset = places.get(chunk)!;
-      const storedHash = await xxh64(bytes);
-      index.setStored(chunk, { fileOffset, size: bytes.length, contentHash: 0n, storedHash, flags: index.flags(chunk) });
-      await writer.write(BigInt(fileOffset), bytes);
-      done += index.contentSize(chunk);
-      progress(done, total);
-    };
-    let next = 0;
-    const worker = async (): Promise<void> => {
-      try {
-        while (next < order.length) await encryptOne(order[next++]!);
-      } finally {
-        next = order.length; // one that fails ends the others
-      }
-    };
-    const ended = await Promise.allSettled(Array.from({ length: AT_ONCE }, worker));
-    for (const one of ended) if (one.status === 'rejected') throw one.reason;
-    await writer.truncate(BigInt(end));
-    await writer.write(0n, await composeMetadata({ ...plan, notes: notes(), fileSize: BigInt(end) }));
-    return { size: BigInt(end), chunks: index.length };
-  });
+  const encryptOne = async (chunk: number): Promise<void> => {
+    signal?.throwIfAborted();
+    const plain = below
+      ? await readStored(source, below, chunk)
+      : await source.read(BigInt(index.contentOffset(chunk)), index.contentSize(chunk));
+    if (!Buffer.isBuffer(plain)) throw chunkError(source.name, file.chunks, chunk, file.addressOfChunk(chunk), plain.problem, plain.mend);
+    const bytes = cipher.encryptChunk(index, chunk, plain);
+    const fileOffset = places.get(chunk)!;
+    const storedHash = await xxh64(bytes);
+    index.setStored(chunk, { fileOffset, size: bytes.length, contentHash: 0n, storedHash, flags: index.flags(chunk) });
+    await writer.write(BigInt(fileOffset), bytes);
+    done += index.contentSize(chunk);
+    progress(done, total);
+  };
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    try {
+      while (next < order.length) await encryptOne(order[next++]!);
+    } finally {
+      next = order.length; // one that fails ends the others
+    }
+  };
+  const ended = await Promise.allSettled(Array.from({ length: AT_ONCE }, worker));
+  for (const one of ended) if (one.status === 'rejected') throw one.reason;
+  await writer.truncate(BigInt(end));
+  await writer.write(0n, await composeMetadata({ ...plan, notes: notes(), fileSize: BigInt(end) }));
+  return { size: BigInt(end), chunks: index.length };
 }
 
 /** Writes the image that an encrypted one was; `image` was opened with its key. */
@@ -118,10 +121,9 @@ export async function decryptImage(image: Image, path: string, { progress, signa
   while (decrypted.container !== null && decrypted.container !== outermost) decrypted = decrypted.container;
   const { source } = decrypted;
   return ImageWriter.write(path, async (writer) => {
-    await writer.truncate(source.size);
-    await writer.copy(source, 0n, source.size, 0n, (done) => {
+    await writer.copyAll(source, (done, total) => {
       signal?.throwIfAborted();
-      progress(done, Number(source.size));
+      progress(done, total);
     });
     return { size: source.size, chunks: outermost.chunks.length };
   });

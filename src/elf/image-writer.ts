@@ -86,6 +86,12 @@ export class ImageWriter {
     await this.handle.truncate(Number(size));
   }
 
+  /** Makes the file a copy of `source`. `progress` is told bytes. */
+  async copyAll(source: ByteSource, progress: (done: number, total: number) => void): Promise<void> {
+    await this.truncate(source.size);
+    await this.copy(source, 0n, source.size, 0n, (done) => progress(done, Number(source.size)));
+  }
+
   /** Copies bytes from `start` up to `end` of `source`, to places that are `moved` bytes further on. Blocks of zeros become holes. */
   async copy(source: ByteSource, start: bigint, end: bigint, moved: bigint, progress: (done: number) => void): Promise<void> {
     const buffer = Buffer.allocUnsafe(WINDOW);

@@ -133,8 +133,7 @@ export async function writePlain(image: Image, writer: ImageWriter, path: string
     return;
   }
   const source = await plainSource(image);
-  await writer.truncate(source.size);
-  await writer.copy(source, 0n, source.size, 0n, (done) => work.progress(done, Number(source.size)));
+  await writer.copyAll(source, work.progress);
 }
 
 async function unpack(packed: Image, writer: ImageWriter, path: string, work: Work): Promise<Repacked> {

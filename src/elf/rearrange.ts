@@ -1,7 +1,6 @@
 import { ImageError } from '../failure.js';
 import type { Access } from './accesses.js';
 import type { Image } from './image.js';
-import type { ImageWriter } from './image-writer.js';
 import { metadataRecords, sealMetadata } from './metadata.js';
 import { encodeNote, notesOfSegment } from './notes.js';
 import {
@@ -16,10 +15,10 @@ import {
   type Fields,
   type NoteRecord,
 } from './schema.js';
-import type { ByteSource } from './source.js';
+import { BufferSource, type ByteSource } from './source.js';
 import { encodeTable } from './table.js';
 
-/** A stretch of bytes, in the old file or of the content, and its place in the new file. */
+/** A stretch of bytes of another source, and its place in the new file. */
 interface Move {
   source: ByteSource;
   from: bigint;
@@ -27,21 +26,56 @@ interface Move {
   size: bigint;
 }
 
+/** A file put together from stretches of others, by ascending place; what is between them is zeros. It closes none of them. */
+class RearrangedSource implements ByteSource {
+  constructor(
+    readonly name: string,
+    readonly size: bigint,
+    private readonly moves: readonly Move[],
+  ) {}
+
+  async read(offset: bigint, length: number): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafe(length);
+    await this.readInto(offset, buffer);
+    return buffer;
+  }
+
+  async readInto(offset: bigint, buffer: Buffer): Promise<void> {
+    const end = offset + BigInt(buffer.length);
+    let low = 0;
+    let high = this.moves.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.moves[middle]!.to + this.moves[middle]!.size <= offset) low = middle + 1;
+      else high = middle;
+    }
+    const reads: Promise<void>[] = [];
+    let filled = 0;
+    for (; low < this.moves.length && this.moves[low]!.to < end; low++) {
+      const { source, from, to, size } = this.moves[low]!;
+      const start = offset > to ? offset : to;
+      const [first, last] = [Number(start - offset), Number((end < to + size ? end : to + size) - offset)];
+      buffer.fill(0, filled, first);
+      reads.push(source.readInto(from + (start - to), buffer.subarray(first, last)));
+      filled = last;
+    }
+    buffer.fill(0, filled);
+    const ended = await Promise.allSettled(reads);
+    for (const one of ended) if (one.status === 'rejected') throw one.reason;
+  }
+
+  async close(): Promise<void> {}
+}
+
 /** Where and how a chunk is stored in the new file: what changes in its record. */
 type Place = Pick<NoteRecord<'chunks'>, 'file_offset' | 'stored_size' | 'stored_hash' | 'flags'>;
 
 /**
- * Writes a compressed image with its stored bytes in another order, and the timeline that led to it: first the chunks of `accesses`, then the others by
- * content offset, last what only `decompress` reads. With `mappable` the chunks of `accesses` are stored as they are in memory, at page boundaries, so that
- * a restore maps them. Content space and all other notes stay as they are. `progress` is told bytes of stored content.
+ * A compressed image with its stored bytes in another order, and the timeline that led to it, as a file that is written nowhere: first the chunks of
+ * `accesses`, then the others by content offset, last what only `decompress` reads. With `mappable` the chunks of `accesses` are stored as they are in
+ * memory, at page boundaries, so that a restore maps them. Content space and all other notes stay as they are. `image` must stay open.
  */
-export async function writeRearranged(
-  image: Image,
-  accesses: readonly Access[],
-  mappable: boolean,
-  writer: ImageWriter,
-  progress: (done: number, total: number) => void,
-): Promise<void> {
+export async function rearranged(image: Image, accesses: readonly Access[], mappable: boolean): Promise<ByteSource> {
   const chunks = image.table('chunks');
   const note = encodeTable(projectNotes.accesses.fields, accesses);
   const notes = await projectNoteSegment(image);
@@ -69,13 +103,8 @@ export async function writeRearranged(
     places.set(record.file_offset, place);
     end = move.to + move.size;
   }
-  const metadata = await notes.metadataWith(note, places, metadataSize, end);
-  await writer.truncate(end);
-  const total = Number(end - metadataSize);
-  for (const { source, from, to, size } of moves) {
-    await writer.copy(source, from, from + size, to - from, (done) => progress(Number(to - metadataSize) + done, total));
-  }
-  await writer.write(0n, metadata);
+  const metadata = new BufferSource(image.source.name, await notes.metadataWith(note, places, metadataSize, end));
+  return new RearrangedSource(image.source.name, end, [{ source: metadata, from: 0n, to: 0n, size: metadataSize }, ...moves]);
 }
 
 /** All chunks that are stored in this file. */

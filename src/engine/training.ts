@@ -8,6 +8,8 @@ import { nativeFile } from './native.js';
 
 const RETRY_MS = 20;
 const TAIL = 4096;
+/** The restorer wipes it as soon as it has read it. A file with a key may be a pipe, which can be read once. */
+const KEY_VARIABLE = 'WARP_TOOL_TRAINING_KEY';
 
 export interface Training {
   image: string;
@@ -17,6 +19,8 @@ export interface Training {
   timeout: number;
   /** As --load-faults takes it. */
   loadFaults: string | undefined;
+  /** Of an encrypted image. */
+  key: Buffer | undefined;
   /** The program's output goes to stderr rather than nowhere. */
   verbose: boolean;
   signal: AbortSignal;
@@ -31,11 +35,12 @@ export type RunEnd = 'condition' | 'program ended' | 'timeout';
  * @throws Failure when the restore fails, when the program ends or the time runs out before the condition holds, and when the signal aborts
  */
 export async function trainingRun(training: Training, trace: string): Promise<{ end: RunEnd; trace: Buffer }> {
-  const { image, until, timeout, loadFaults, verbose, signal } = training;
+  const { image, until, timeout, loadFaults, key, verbose, signal } = training;
   const argv = [image, '--concurrent', '--no-direct-map', '--load-concurrency', '0', '--load-trace', trace];
   if (loadFaults !== undefined) argv.push('--load-faults', loadFaults);
+  if (key) argv.push('--encryption-key-env', KEY_VARIABLE);
   signal.throwIfAborted();
-  const program = new Group(nativeFile('warp-restore'), argv, verbose);
+  const program = new Group(nativeFile('warp-restore'), argv, verbose, key && { ...process.env, [KEY_VARIABLE]: key.toString('hex') });
   const over = new AbortController();
   const stop = AbortSignal.any([signal, over.signal]);
   const outcomes: Promise<RunEnd>[] = [program.end.then(() => 'program ended'), pause(timeout * 1000, 'timeout', { signal: stop })];
@@ -89,8 +94,8 @@ class Group {
   private readonly child: ChildProcess;
   private tail = '';
 
-  constructor(path: string, argv: string[], verbose: boolean) {
-    this.child = spawn(path, argv, { detached: true, stdio: ['ignore', verbose ? 2 : 'ignore', 'pipe'] });
+  constructor(path: string, argv: string[], verbose: boolean, environment = process.env) {
+    this.child = spawn(path, argv, { detached: true, stdio: ['ignore', verbose ? 2 : 'ignore', 'pipe'], env: environment });
     this.child.stderr!.on('data', (text: Buffer) => {
       this.tail = (this.tail + text.toString()).slice(-TAIL);
       if (verbose) process.stderr.write(text);

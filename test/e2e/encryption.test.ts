@@ -1,13 +1,14 @@
 /* oxlint-disable vitest/expect-expect -- many assertions are in restoreProgram and inEachWay */
 /** Encrypted images of real programs: restored at once and while they run, without the key in their memory, and refused when anything was changed. */
 import { hkdfSync, randomBytes } from 'node:crypto';
-import { chownSync, closeSync, existsSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { withImage } from '../../src/elf/image.js';
 import { xxh64 } from '../../src/elf/xxh64.js';
 import { firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
-import { command, makeDirectory, projectFile, user } from './support/host.js';
+import { command, makeDirectory, projectFile } from './support/host.js';
+import { writeKey } from './support/keys.js';
 import { freePort, readAll, untilListening } from './support/network.js';
 import { checkpointAndEnd, killAll, type Program, restore, run, start as startTarget, warpTool } from './support/program.js';
 
@@ -16,13 +17,6 @@ afterEach(killAll);
 const variant = firstVariant();
 const KEY = randomBytes(32);
 let keyFile: string;
-
-function writeKey(content: Buffer | string): string {
-  const path = join(makeDirectory(), 'key');
-  writeFileSync(path, content, { mode: 0o600 });
-  if (user.uid !== undefined) chownSync(path, user.uid, user.gid!);
-  return path;
-}
 
 beforeAll(() => {
   keyFile = writeKey(KEY);

@@ -1,10 +1,12 @@
 /** A stock JVM, unmodified, under each collector. */
+import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
-import { type Program, checkpoint, checkpointAndEnd, killAll, start } from './support/program.js';
+import { type Program, checkpoint, checkpointAndEnd, killAll, start, warpTool } from './support/program.js';
+import { writeKey } from './support/keys.js';
 import { lastTick, restoreProgram } from './support/c-programs.js';
 import { freePort, readAll } from './support/network.js';
 
@@ -57,6 +59,21 @@ describe.skipIf(!java || !javac)('JVM (where a JDK is installed; on Debian: apt-
       target = await restoreProgram(image, lastTick(target.stdout), ['--no-concurrent']);
       expect(await readAll(ports[0])).toBe(digest);
       rmSync(image, { recursive: true });
+    }
+  });
+
+  it.each(['G1GC', 'ZGC'])('%s: encrypted and put in order, read at once or while it runs', async (collector) => {
+    const { target, ports, digest } = await startService(collector);
+    const key = ['--encryption-key-file', writeKey(randomBytes(32))];
+    const image = await checkpointAndEnd(target, ['--compression', 'lz4', ...key]);
+    const answers = `exec 3<>/dev/tcp/127.0.0.1/${ports[0]} && grep -q . <&3`;
+    const trained = warpTool(['optimize', image, '--runs', '1', ...key, '--until', `bash -c '${answers}'`]);
+    expect([(await trained.ended).code, trained.stderr]).toEqual([0, '']);
+    for (const flags of [['--no-concurrent'], ['--concurrent'], ['--concurrent', '--load-faults', 'signals']]) {
+      const restored = await restoreProgram(image, lastTick(target.stdout), [...flags, ...key]);
+      expect(await readAll(ports[0])).toBe(digest);
+      await restored.goesOn();
+      await restored.kill();
     }
   });
 

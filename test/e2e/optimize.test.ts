@@ -1,5 +1,6 @@
 /** `optimize`: images in the order in which their programs need them. */
 import { Ajv2020 } from 'ajv/dist/2020.js';
+import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import { type Image, withImage } from '../../src/elf/image.js';
 import { schemas } from '../../src/schemas/index.js';
 import { firstVariant, restoreProgram, startProgram } from './support/c-programs.js';
 import { makeDirectory, node } from './support/host.js';
+import { writeKey } from './support/keys.js';
 import { checkpointAndEnd, killAll, type Program, restore, run, start, warpTool } from './support/program.js';
 
 afterEach(killAll);
@@ -257,6 +259,93 @@ function processesOf(pid: number): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
   return children.flatMap((child) => [child, ...processesOf(child)]);
 }
+
+describe('an encrypted image', () => {
+  const variable = ['--encryption-key-env', 'IMAGE_KEY'];
+  const environment = { IMAGE_KEY: randomBytes(32).toString('hex') };
+  let keyFlags: string[];
+  let image: string;
+  let scratch: string;
+  let marker: Buffer;
+
+  beforeAll(async () => {
+    const key = Buffer.from(environment.IMAGE_KEY, 'hex');
+    keyFlags = ['--encryption-key-file', writeKey(key)];
+    const started = await startProgram('memory_accesses', firstVariant());
+    ({ scratch } = started);
+    image = await checkpointAndEnd(started.target, [...compressed, ...keyFlags]);
+    marker = Buffer.from(scratch);
+  });
+
+  const opened = <T>(path: string, work: (image: Image) => T): Promise<T> =>
+    withImage(path, work, { key: Buffer.from(environment.IMAGE_KEY, 'hex') });
+  const salt = (path: string): Promise<Buffer> => withImage(path, (file) => file.table('encryption').get(0).salt);
+
+  it('needs its key, and the right one; it is left alone without', async () => {
+    const copy = await copyOf(image);
+    const before = readFileSync(join(copy, 'core.img'));
+    expect(await optimize(copy, '--runs', '1')).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^warp-tool: [^\n]*it is encrypted[^\n]*give its key with --encryption-key-file[^\n]*\n$/),
+    });
+    expect(await optimize(copy, '--runs', '1', '--encryption-key-file', writeKey(randomBytes(32)))).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^warp-tool: [^\n]*it was encrypted with another key[^\n]*give the right key\n$/),
+    });
+    expect(readFileSync(join(copy, 'core.img')).equals(before)).toBe(true);
+    expect(readdirSync(copy)).toEqual(['core.img']);
+  });
+
+  it('that is not compressed is refused: its chunks must lie as they do in memory', async () => {
+    const { target } = await startProgram('memory_private', firstVariant());
+    const plain = await checkpointAndEnd(target, keyFlags);
+    expect(await optimize(plain, '--runs', '1', ...keyFlags)).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^warp-tool: [^\n]*is not compressed; decrypt it, compress it [^\n]*and encrypt that\n$/),
+    });
+  });
+
+  it('is encrypted anew with the same key, in the order of need, again and again', async () => {
+    const copy = await copyOf(image);
+    const salts = [await salt(copy)];
+    for (const flags of [keyFlags, variable]) {
+      rmSync(join(scratch, 'done'), { force: true });
+      const until = ['--until', `rm ${join(scratch, 'done')} 2>/dev/null`];
+      const ran = warpTool(['optimize', copy, '--runs', '1', ...until, ...flags, '--json'], { environment });
+      const { code, stdout, stderr } = await finished(ran);
+      expect([code, stderr]).toEqual([0, '']);
+      salts.push(await salt(copy));
+      const validated = await finished(warpTool(['validate', copy, ...keyFlags]));
+      expect([validated.code, validated.stderr]).toEqual([0, '']);
+      const { hot_chunks: hot } = JSON.parse(stdout) as { hot_chunks: number };
+      await opened(copy, (file) => {
+        const accesses = [...file.table('accesses')];
+        expect(accesses).toHaveLength(hot);
+        // In the file as it is, encrypted, they are in front of all others, in their order.
+        const { chunks } = file.outermost;
+        const places = accesses.map(({ chunk }) => chunks.fileOffset(chunk));
+        const others = Array.from({ length: chunks.length }, (_, chunk) => chunks.fileOffset(chunk)).filter(
+          (place) => !places.includes(place),
+        );
+        expect(places).toEqual(places.toSorted((a, b) => a - b));
+        expect(Math.min(...others)).toBeGreaterThan(places.at(-1)!);
+      });
+      expect(readFileSync(join(copy, 'core.img')).includes(marker)).toBe(false);
+      expect(readdirSync(copy)).toEqual(['core.img']);
+    }
+    expect(new Set(salts.map((one) => one.toString('hex'))).size).toBe(3);
+    const contents = await Promise.all(
+      [copy, image].map((path) => opened(path, (file) => [...file.table('chunks')].map((one) => one.content_hash))),
+    );
+    expect(contents[0]).toEqual(contents[1]);
+    for (const args of [
+      ['--no-concurrent', '--verify'],
+      ['--concurrent', '--load-faults', 'signals'],
+      ['--concurrent', '--load-faults', 'userfaultfd-user'],
+    ])
+      await (await restoreProgram(copy, undefined, [...args, ...keyFlags])).kill();
+  });
+});
 
 describe('what cannot be optimised', () => {
   it('is a plain image: the message names the command that compresses', async () => {

@@ -6,7 +6,7 @@ import { withImage, type Image } from '../../src/elf/image.js';
 import { ImageWriter } from '../../src/elf/image-writer.js';
 import { encodeNote } from '../../src/elf/notes.js';
 import { compressImage } from '../../src/elf/pack.js';
-import { writeRearranged } from '../../src/elf/rearrange.js';
+import { rearranged } from '../../src/elf/rearrange.js';
 import { NONE } from '../../src/elf/schema.js';
 import {
   auxvNote,
@@ -321,7 +321,7 @@ export async function packedSeeds(seeds: readonly Seed[], directory: string, key
 async function optimise(image: Image, writer: ImageWriter): Promise<void> {
   const needed = Array.from({ length: image.chunks.length >>> 1 }, (_, index) => 2 * index + 1).toReversed();
   const accesses = needed.map((chunk, index) => ({ chunk, runs: 2, median_ns: BigInt(1000 * index) }));
-  await writeRearranged(image, accesses, true, writer, () => {});
+  await writer.copyAll(await rearranged(image, accesses, true), () => {});
 }
 
 /** More than 65,534 segments, in truth. */
