@@ -89,6 +89,21 @@ describe('when all is loaded', () => {
 });
 
 describe('while memory is being loaded', () => {
+  it.each(faults)('what ends it is tried again when a thread cannot be stopped, with %s', async (mode) => {
+    const { target } = await startProgram('threads_unstoppable', firstVariant());
+    const image = await checkpointAndEnd(target, small);
+    // Nothing is loaded before the thread blocks its signals.
+    const restored = await restoreProgram(image, lastTick(target.stdout), [
+      '--concurrent',
+      '--load-faults',
+      mode,
+      '--load-concurrency',
+      '0',
+    ]);
+    const second = await checkpointAndEnd(restored);
+    await restoreProgram(second, lastTick(restored.stdout));
+  });
+
   it.each(faults)('a checkpoint waits until it is there, with %s', async (mode) => {
     const { target } = await startProgram('memory_large', firstVariant(), { environment: { WARP_TEST_MEBIBYTES: '64' } });
     const image = await checkpointAndEnd(target, small);

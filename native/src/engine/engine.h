@@ -35,7 +35,8 @@ struct request {
 #define NOBODY (-1)
 
 /* ---- threads (threads.c) ---- */
-enum slot_state { SLOT_SIGNALLED = 0, SLOT_PARKED = 1, SLOT_GONE = 2, SLOT_ENDED_LEADER = 3 };
+/* SLOT_LEFT is the last that a thread writes to its slot. */
+enum slot_state { SLOT_SIGNALLED = 0, SLOT_PARKED = 1, SLOT_GONE = 2, SLOT_ENDED_LEADER = 3, SLOT_LEFT = 4 };
 enum slot_command { COMMAND_WAIT = 0, COMMAND_CALL = 1, COMMAND_RELEASE = 2 };
 
 /* A thread of the program during a capture. */

@@ -23,12 +23,15 @@ struct timed_call_block {
 };
 static struct timed_call_block *timed_calls;
 
+static void continue_calls(struct freeze *freeze);
+
 static struct freeze *current_freeze;
 /* The program's own disposition of CAPTURE_SIGNAL while ours is in place. */
 static struct arch_sigaction program_action;
 static bool action_installed;
 static uint32_t parked_count;
-static uint32_t departed_count;
+/* Not sched_yield, which gives the processor to none of lower priority. */
+static const struct timespec64 pause_between_looks = {0, 20000};
 
 /* ---- engine memory that images keep ---- */
 
@@ -103,18 +106,25 @@ static void park_wait(void *argument) {
   }
 }
 
-static void call_previous_handler(int number, struct siginfo *info, void *context) {
-  if (program_action.handler > 1) ((void (*)(int, struct siginfo *, void *))program_action.handler)(number, info, context);
+/* For the program's handler all is as the kernel would have it: with everything blocked, a call of its own could not be redirected (dispatch.c). */
+static void call_previous_handler(int number, struct siginfo *info, struct ucontext *context) {
+  if (program_action.handler <= 1) return;
+  uint64_t mask;
+  copy_bytes(&mask, &context->uc_sigmask, sizeof mask);
+  mask |= program_action.mask | 1ul << (CAPTURE_SIGNAL - 1);
+  sys(rt_sigprocmask, 2 /* SIG_SETMASK */, &mask, NULL, sizeof mask);
+  ((void (*)(int, struct siginfo *, void *))program_action.handler)(number, info, context);
 }
 
 static void capture_handler(int number, struct siginfo *info, void *context) {
   struct freeze *freeze = current_freeze;
   struct slot *slot = info->si_value.sival_ptr;
-  bool ours = info->si_code == SI_QUEUE && freeze != NULL && slot >= freeze->slots && slot < freeze->slots + freeze->capacity && (long)slot->tid == sys(gettid);
-  if (!ours) {
+  if (info->si_code != SI_QUEUE || info->si_pid != (int)sys(getpid)) {
     call_previous_handler(number, info, context);
     return;
   }
+  /* Of a capture that has failed meanwhile: the thread has been signalled again, if it is still wanted. */
+  if (freeze == NULL || slot < freeze->slots || slot >= freeze->slots + freeze->capacity || (long)slot->tid != sys(gettid)) return;
   slot->context = context;
   slot->fs_base = arch_get_thread_pointer();
   slot->gs_base = arch_get_second_thread_pointer();
@@ -123,7 +133,7 @@ static void capture_handler(int number, struct siginfo *info, void *context) {
   long slack = sys(prctl, PR_GET_TIMERSLACK);
   slot->timer_slack_ns = slack > 0 ? (uint64_t)slack : 0;
   if (arch_park(&slot->resume_stack, park_wait, slot) == 0) {
-    __atomic_add_fetch(&departed_count, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&slot->state, SLOT_LEFT, __ATOMIC_RELEASE);
     return;
   }
   /* A restored thread: nothing of the program runs before all threads, descriptors and memory are back. */
@@ -240,7 +250,7 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
     arena_release(&scratch);
     return fail(failure, "cannot map memory for %lu threads: raise the memory limit", freeze->capacity);
   }
-  parked_count = departed_count = 0;
+  parked_count = 0;
   current_freeze = freeze;
   const struct arch_sigaction action = {
       .handler = (uint64_t)capture_handler,
@@ -333,13 +343,13 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
   }
 out:
   arena_release(&scratch);
+  /* Those that have stopped go on as after a capture: their calls, too. */
+  if (result < 0) continue_calls(freeze);
   return result;
 }
 
 int freeze_settle(const struct freeze *freeze, const struct request *request, struct failure *failure) {
   const uint64_t deadline = clock_ns(CLOCK_MONOTONIC_) + request->timeout_ms * 1000000;
-  /* Not sched_yield, which gives the processor to none of lower priority. */
-  const struct timespec64 pause = {0, 20000};
   for (size_t i = 0; i < freeze->count; i++) {
     struct slot *slot = &freeze->slots[i];
     if (slot->state != SLOT_PARKED) continue;
@@ -348,7 +358,7 @@ int freeze_settle(const struct freeze *freeze, const struct request *request, st
       if (waits > 0) break;
       if (waits < 0) return fail(failure, "cannot see whether thread %u has stopped: futex: %s", slot->tid, error_text(waits));
       if (clock_ns(CLOCK_MONOTONIC_) > deadline) return fail(failure, "thread %u was not given a processor to stop on within %lu ms: try again with a longer --timeout", slot->tid, request->timeout_ms);
-      sys(nanosleep, &pause, NULL);
+      sys(nanosleep, &pause_between_looks, NULL);
     }
   }
   return 0;
@@ -379,22 +389,22 @@ long freeze_call(struct slot *slot, long (*function)(void *), void *argument) {
 void freeze_release(struct freeze *freeze) {
   if (freeze->slots == NULL) return;
   calls_resume();
-  uint32_t expected = 0;
   /* A thread that was signalled but never stopped (it blocks the signal) keeps it pending: it must find our handler, which
    * lets it pass, so it is given the slots for good. That costs one page per failed capture and harms nobody. */
   bool some_pending = false;
   for (size_t i = 0; i < freeze->count; i++) {
     struct slot *slot = &freeze->slots[i];
     some_pending |= __atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) == SLOT_SIGNALLED;
-    expected += slot->state == SLOT_PARKED;
     __atomic_store_n(&slot->command, COMMAND_RELEASE, __ATOMIC_RELEASE);
   }
   if (action_installed && !some_pending) sys(rt_sigaction, CAPTURE_SIGNAL, &program_action, NULL, sizeof program_action.mask);
   action_installed &= some_pending;
   for (size_t i = 0; i < freeze->count; i++) futex_wake(&freeze->slots[i].command, 2);
+  /* Also of those that stay signalled: the next capture, soon after a failed one, must not meet the others on their way out. */
+  for (size_t i = 0; i < freeze->count; i++)
+    while (__atomic_load_n(&freeze->slots[i].state, __ATOMIC_ACQUIRE) == SLOT_PARKED) sys(nanosleep, &pause_between_looks, NULL);
   freeze->count = 0;
   if (some_pending) return;
-  while (__atomic_load_n(&departed_count, __ATOMIC_ACQUIRE) < expected) sys(sched_yield);
   current_freeze = NULL;
   engine_memory_free(freeze->slots);
   freeze->slots = NULL;
@@ -536,6 +546,16 @@ static void continue_call(struct slot *slot, uint64_t now) {
   arch_repeat_call_changed(context, &call->call, number);
 }
 
+static void continue_calls(struct freeze *freeze) {
+  const uint64_t now = clock_ns(CLOCK_MONOTONIC_);
+  for (size_t i = 0; i < freeze->count; i++) {
+    struct slot *slot = &freeze->slots[i];
+    if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != SLOT_PARKED) continue;
+    continue_call(slot, now);
+    if (slot->system_call >= 0) log_debug("thread %u: system call %ld goes on", slot->tid, slot->system_call);
+  }
+}
+
 void freeze_continue_calls(struct freeze *freeze) {
   /* A call ends its use itself; one whose thread has gone cannot. */
   for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
@@ -544,11 +564,5 @@ void freeze_continue_calls(struct freeze *freeze) {
       for (size_t k = 0; k < freeze->count && !alive; k++) alive = freeze->slots[k].state == SLOT_PARKED && freeze->slots[k].fs_base == block->calls[i].owner;
       if (!alive) block->calls[i].call.in_use = 0;
     }
-  uint64_t now = clock_ns(CLOCK_MONOTONIC_);
-  for (size_t i = 0; i < freeze->count; i++) {
-    struct slot *slot = &freeze->slots[i];
-    if (slot->state != SLOT_PARKED) continue;
-    continue_call(slot, now);
-    if (slot->system_call >= 0) log_debug("thread %u: system call %ld goes on", slot->tid, slot->system_call);
-  }
+  continue_calls(freeze);
 }

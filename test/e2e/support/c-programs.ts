@@ -14,6 +14,7 @@ const special = new Set([
   'process_block_signals_raw',
   'process_fork',
   'memory_large',
+  'threads_unstoppable',
   'threads_vfork',
 ]);
 /** Those that run by themselves and check themselves. */
