@@ -12,7 +12,7 @@ export default class Run extends WarpCommand {
   static override description =
     "No privilege, no change to the program. warp-tool becomes it: same pid, same standard streams, and the program's own exit status.";
   static override usage =
-    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--policies FILE] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
+    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--no-gc] [--policies FILE] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> run -- node server.js',
     '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
@@ -50,6 +50,10 @@ export default class Run extends WarpCommand {
       options: ['native', 'generic'],
       default: 'native',
     }),
+    'no-gc': Flags.boolean({
+      description:
+        'Do not have Node.js and Java collect garbage before a checkpoint: less of a pause, a larger image, a slower first answer.',
+    }),
     'log-level': logLevelFlag,
     'log-file': Flags.string({ description: 'Where the engine writes its log; stderr by default.', helpValue: 'FILE' }),
     policies: policiesFlag,
@@ -81,6 +85,7 @@ export default class Run extends WarpCommand {
             ...(flags.policies !== undefined ? ['--policies', flags.policies] : []),
             ...(flags['log-file'] !== undefined ? ['--log-file', flags['log-file']] : []),
             ...(flags['cpu-features'] === 'generic' ? ['--cpu-features', 'generic'] : []),
+            ...(flags['no-gc'] ? ['--no-gc'] : []),
             ...(flags['java-agent'] === undefined ? [] : [flags['java-agent'] ? '--java-agent' : '--no-java-agent']),
             '--image',
             flags.image!,
@@ -100,6 +105,7 @@ export default class Run extends WarpCommand {
     const environment = engineEnvironment(generic ? genericProcessor(process.env) : process.env, {
       ...(flags.image !== undefined && { WARP_IMAGE: resolve(flags.image) }),
       ...(flags.policies !== undefined && { WARP_POLICIES: resolve(flags.policies) }),
+      ...(flags['no-gc'] && { WARP_GC: 'false' }),
       ...(flags['log-level'] && { WARP_LOG_LEVEL: flags['log-level'] }),
       ...(flags['log-file'] !== undefined && { WARP_LOG_FILE: resolve(flags['log-file']) }),
     });

@@ -132,7 +132,10 @@ function managedRuntime(image: Image): { observation: string; mend: string } | n
     };
   }
   if (basename(image.executable() ?? '') === 'node') {
-    return { observation: observation("V8's heap"), mend: 'Start Node.js with --expose-gc and call gc() right before the capture.' };
+    return {
+      observation: observation("V8's heap"),
+      mend: 'Capture it while its event loop waits: garbage is collected then (unless run --no-gc was given).',
+    };
   }
   if ([...files].some((name) => /^(lib)?python3(\.\d+)?(\.so.*)?$/.test(name))) {
     return {

@@ -3,6 +3,7 @@
 #include <linux/wait.h>
 
 #include "java.h"
+#include "javascript.h"
 
 static struct capture the_capture;
 
@@ -159,12 +160,14 @@ static int take(struct capture *capture, struct target *target) {
   if (begin_sealing(capture) < 0 || capture_policies(capture) < 0) return -1;
   /* The program runs on meanwhile. */
   capture->fixed_calls = release_find_calls(&capture->arena);
+  if (!capture->request->from_program) javascript_collect_garbage(capture->request);
   capture->stopping_ns = clock_ns(CLOCK_MONOTONIC_);
-  if (freeze_threads(capture->freeze, capture->request, capture->failure) < 0) return -1;
+  if (freeze_threads(capture->freeze, capture->request, NULL, capture->failure) < 0) return -1;
   capture->frozen_ns = clock_ns(CLOCK_MONOTONIC_);
   /* A process that is not dumpable cannot read its own /proc files. Its threads, which could notice, stand still. */
   if (capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 1);
   log_debug("%lu threads stopped in %lu us", capture->freeze->count, (capture->frozen_ns - capture->stopping_ns) / 1000);
+  freeze_forget_calls(capture->freeze);
   freeze_continue_calls(capture->freeze);
   capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
   if (capture->process_memory < 0) return fail(capture->failure, "cannot open /proc/PID/mem: %s: mount procfs", error_text(capture->process_memory));
@@ -195,6 +198,7 @@ static void capture_close(struct capture *capture) {
 }
 
 static void release(struct capture *capture) {
+  javascript_go_on(false);
   if (capture->freeze->slots == NULL) return;
   requeue_signals(capture);
   freeze_release(capture->freeze);

@@ -530,8 +530,9 @@ static void restore_actions(void) {
 bool dispatch_end(void) {
   struct request request = {.timeout_ms = 1000, .client = NOBODY};
   struct failure failure = {.text = ""};
-  bool stopped = freeze_threads(&engine_freeze, &request, &failure) == 0;
+  bool stopped = freeze_threads(&engine_freeze, &request, NULL, &failure) == 0;
   if (stopped) {
+    freeze_forget_calls(&engine_freeze);
     freeze_continue_calls(&engine_freeze);
     for (size_t i = 0; i < engine_freeze.count; i++) {
       struct slot *slot = &engine_freeze.slots[i];

@@ -11,6 +11,7 @@
 #include "../base/connection.h"
 #include "../base/socket_constants.h"
 #include "java.h"
+#include "javascript.h"
 #include "loading.h"
 
 
@@ -75,6 +76,7 @@ static void engine_log(enum log_level level, const char *line, size_t length) {
 }
 
 bool generic_processor;
+bool collects_garbage = true;
 
 static void read_environment(void) {
   struct arena scratch = {NULL};
@@ -85,6 +87,7 @@ static void read_environment(void) {
   for (const char *entry = environment; entry < environment + size; entry += string_length(entry) + 1) {
     if (starts_with(entry, "WARP_LOG_LEVEL=")) log_level_parse(entry + 15, &log_level);
     if (strings_equal(entry, "WARP_CPU_FEATURES=generic")) generic_processor = true;
+    if (strings_equal(entry, "WARP_GC=false")) collects_garbage = false;
     if (starts_with(entry, "WARP_LOG_FILE=")) format(log_file, sizeof log_file, "%s", entry + 14);
     if (starts_with(entry, "WARP_POLICIES=") && entry[14] != 0) policies_remember(entry + 14);
   }
@@ -251,7 +254,8 @@ static void serve(int client) {
   log_info("checkpoint of process %ld asked for by process %d", sys(getpid), peer.pid);
   struct failure failure = {.text = ""};
   /* A program that asks for itself is ready. */
-  const bool ready = peer.pid == sys(getpid) || java_before_checkpoint(&request, &failure) == 0;
+  request.from_program = peer.pid == sys(getpid);
+  const bool ready = request.from_program || java_before_checkpoint(&request, &failure) == 0;
   const int listening = request.engine == ENGINE_PAUSE ? listener : -1;
   if (!ready || (request.engine == ENGINE_WARP ? checkpoint(&request, &failure) : simulate(&request, listening, &failure)) < 0) {
     log_info("checkpoint failed: %s", failure.text);
@@ -404,6 +408,7 @@ void engine_helper_restored(void *argument) {
   if (!loads) unmap_bootstrap();
   engine_apply_environment();
   java_restored(old_pid);
+  javascript_go_on(true);
   finish_stats();
   log_debug("process %ld restored: generation %u, %u threads", sys(getpid), warp_control.generation, warp_control.threads_expected);
   __atomic_store_n(&warp_control.release, 1, __ATOMIC_RELEASE);
@@ -436,6 +441,7 @@ static void before_fork(void) { forking_thread = (uint32_t)sys(gettid); }
 static void after_fork_in_child(void) {
   loading_forked(forking_thread);
   java_forked();
+  javascript_forked();
   engine_start_helper();
 }
 

@@ -30,6 +30,7 @@ struct request {
   char policies_file[4096]; /* rules of this checkpoint, which go before those of the program; empty: none */
   const char *policies;     /* what is in it, where the client has sent that */
   size_t policies_size;
+  bool from_program; /* asked for by the program itself, which has made itself ready */
   int client; /* socket of whoever asked, or NOBODY */
 };
 #define NOBODY (-1)
@@ -71,15 +72,17 @@ struct freeze {
 #define CAPTURE_SIGNAL 33u
 
 /*
- * Stops every thread but the caller; fails after the request's time-out, with a line that names the thread, or when the client has gone.
- * On failure, too, freeze_release must follow.
+ * Stops every thread but the caller, or those that are `wanted` (not NULL) by what they are seen to do; fails after the request's time-out, with a line that
+ * names the thread, or when the client has gone. On failure, too, freeze_release must follow.
  */
-int freeze_threads(struct freeze *freeze, const struct request *request, struct failure *failure);
+int freeze_threads(struct freeze *freeze, const struct request *request, bool (*wanted)(const struct slot *), struct failure *failure);
 /*
  * Waits until every stopped thread is asleep in the kernel. Until then it still runs on its own stack, and the kernel writes the processor
  * that it comes back to into its rseq area (kernel/rseq.c), so memory is not read before. To be called again after freeze_call.
  */
 int freeze_settle(const struct freeze *freeze, const struct request *request, struct failure *failure);
+/* When all threads are stopped: a system call that goes on ends its state itself, but those of threads that have gone cannot. */
+void freeze_forget_calls(const struct freeze *freeze);
 /* Decides how interrupted system calls go on, in every stopped thread's signal frame. */
 void freeze_continue_calls(struct freeze *freeze);
 void freeze_release(struct freeze *freeze);
@@ -92,8 +95,6 @@ struct slot *freeze_proxy(struct freeze *freeze);
 const struct arch_sigaction *freeze_program_action(void);
 /* In a restored process, when its threads have left: the state of the capture that it came from is over. */
 void freeze_forget(struct freeze *freeze);
-/* Time-outs that run on from now, after a release or a restore. */
-void calls_resume(void);
 /* When the engine starts in a process, new or restored. */
 void threads_begin(void);
 
@@ -113,6 +114,8 @@ HIDDEN extern uint8_t helper_stack[];
 extern HIDDEN uint32_t helper_tid;
 /* The program was started so that it uses what every processor has (warp-tool run --cpu-features generic). */
 extern HIDDEN bool generic_processor;
+/* Garbage of Node.js and Java is collected before a capture (else warp-tool run --no-gc). */
+extern HIDDEN bool collects_garbage;
 /* Whether the client of `request` still waits; refuses other clients meanwhile. */
 bool client_waits(const struct request *request);
 void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));

@@ -274,6 +274,7 @@ static void collection_finished(environment tools) {
 static void collect_garbage(environment jni, reference class, uint8_t release) {
   const uint8_t can_generate_collection_events[16] = {[3] = 1 << 7};
   (void)jni, (void)class;
+  if (!collects_garbage) return;
   const bool told = release != 0 && CALL(java.tools, TI_ADD_CAPABILITIES, int32_t, const void *)(java.tools, can_generate_collection_events) == 0 &&
                     CALL(java.tools, TI_SET_EVENT_MODE, int32_t, int32_t, int32_t, reference)(java.tools, TI_ENABLE, TI_EVENT_COLLECTION_FINISH, NULL) == 0;
   for (int i = 0; i < (told ? java_heap_collections() : 1); i++) CALL(java.tools, TI_FORCE_COLLECTION, int32_t)(java.tools);

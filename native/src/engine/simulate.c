@@ -118,8 +118,9 @@ static void wait_for_resume(int listener) {
 }
 
 static int pause_process(struct request *request, int listener, struct failure *failure) {
-  int result = freeze_threads(&engine_freeze, request, failure);
+  int result = freeze_threads(&engine_freeze, request, NULL, failure);
   if (result == 0) {
+    freeze_forget_calls(&engine_freeze);
     freeze_continue_calls(&engine_freeze);
     result = write_files(request, failure);
   }

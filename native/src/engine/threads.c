@@ -23,7 +23,7 @@ struct timed_call_block {
 };
 static struct timed_call_block *timed_calls;
 
-static void continue_calls(struct freeze *freeze);
+static void calls_resume(const struct freeze *freeze);
 
 static struct freeze *current_freeze;
 /* The program's own disposition of CAPTURE_SIGNAL while ours is in place. */
@@ -232,7 +232,7 @@ static int fail_not_stopped(struct freeze *freeze, const struct request *request
   return fail(failure, "threads did not stop within %lu ms: try again with a longer --timeout", request->timeout_ms);
 }
 
-int freeze_threads(struct freeze *freeze, const struct request *request, struct failure *failure) {
+int freeze_threads(struct freeze *freeze, const struct request *request, bool (*wanted)(const struct slot *), struct failure *failure) {
   uint32_t pid = (uint32_t)sys(getpid);
   struct arena scratch = {NULL};
   struct task_list tasks = {.capacity = 256};
@@ -288,6 +288,10 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
       /* A signal that is pending when the program becomes another one would meet the default action there, and end it. */
       if (slot->seen.number == __NR_execve || slot->seen.number == __NR_execveat) continue;
       freeze->count++;
+      if (wanted != NULL && !wanted(slot)) {
+        slot->state = SLOT_GONE;
+        continue;
+      }
       if (slot->proc_state == 'Z') {
         slot->state = slot->tid == pid ? SLOT_ENDED_LEADER : SLOT_GONE;
         continue;
@@ -344,7 +348,7 @@ int freeze_threads(struct freeze *freeze, const struct request *request, struct 
 out:
   arena_release(&scratch);
   /* Those that have stopped go on as after a capture: their calls, too. */
-  if (result < 0) continue_calls(freeze);
+  if (result < 0) freeze_continue_calls(freeze);
   return result;
 }
 
@@ -388,7 +392,7 @@ long freeze_call(struct slot *slot, long (*function)(void *), void *argument) {
 
 void freeze_release(struct freeze *freeze) {
   if (freeze->slots == NULL) return;
-  calls_resume();
+  calls_resume(freeze);
   /* A thread that was signalled but never stopped (it blocks the signal) keeps it pending: it must find our handler, which
    * lets it pass, so it is given the slots for good. That costs one page per failed capture and harms nobody. */
   bool some_pending = false;
@@ -415,17 +419,25 @@ const struct arch_sigaction *freeze_program_action(void) { return &program_actio
 void freeze_forget(struct freeze *freeze) {
   current_freeze = NULL;
   action_installed = false;
+  calls_resume(freeze);
   if (freeze->slots != NULL) engine_memory_free(freeze->slots);
   fill_bytes(freeze, 0, sizeof *freeze);
-  calls_resume();
 }
 
 /* ---- system calls that go on ---- */
 
-void calls_resume(void) {
+static bool owner_is_stopped(const struct timed_call *call, const struct freeze *freeze) {
+  for (size_t i = 0; i < freeze->count; i++)
+    if (freeze->slots[i].state == SLOT_PARKED && freeze->slots[i].fs_base == call->owner) return true;
+  return false;
+}
+
+/* Time-outs of stopped threads run on from now, after a release or a restore. */
+static void calls_resume(const struct freeze *freeze) {
   uint64_t now = clock_ns(CLOCK_MONOTONIC_);
   for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
-    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++) block->calls[i].resumed_ns = now;
+    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++)
+      if (owner_is_stopped(&block->calls[i], freeze)) block->calls[i].resumed_ns = now;
 }
 
 static struct timed_call *new_timed_call(void) {
@@ -546,7 +558,13 @@ static void continue_call(struct slot *slot, uint64_t now) {
   arch_repeat_call_changed(context, &call->call, number);
 }
 
-static void continue_calls(struct freeze *freeze) {
+void freeze_forget_calls(const struct freeze *freeze) {
+  for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
+    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++)
+      if (!owner_is_stopped(&block->calls[i], freeze)) block->calls[i].call.in_use = 0;
+}
+
+void freeze_continue_calls(struct freeze *freeze) {
   const uint64_t now = clock_ns(CLOCK_MONOTONIC_);
   for (size_t i = 0; i < freeze->count; i++) {
     struct slot *slot = &freeze->slots[i];
@@ -554,15 +572,4 @@ static void continue_calls(struct freeze *freeze) {
     continue_call(slot, now);
     if (slot->system_call >= 0) log_debug("thread %u: system call %ld goes on", slot->tid, slot->system_call);
   }
-}
-
-void freeze_continue_calls(struct freeze *freeze) {
-  /* A call ends its use itself; one whose thread has gone cannot. */
-  for (struct timed_call_block *block = timed_calls; block != NULL; block = block->next)
-    for (size_t i = 0; i < TIMED_CALLS_PER_BLOCK; i++) {
-      bool alive = false;
-      for (size_t k = 0; k < freeze->count && !alive; k++) alive = freeze->slots[k].state == SLOT_PARKED && freeze->slots[k].fs_base == block->calls[i].owner;
-      if (!alive) block->calls[i].call.in_use = 0;
-    }
-  continue_calls(freeze);
 }
