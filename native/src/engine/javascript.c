@@ -164,7 +164,9 @@ static struct loop *free_loop(void) {
   return NULL;
 }
 
-static bool may_be_asked(const struct slot *slot) { return (slot->seen.number == __NR_epoll_wait || slot->seen.number == __NR_epoll_pwait) && !is_asked(slot->tid); }
+static bool waits_for_events(long call) { return call == __NR_epoll_wait || call == __NR_epoll_pwait; }
+
+static bool may_be_asked(const struct slot *slot) { return waits_for_events(slot->seen.number) && !is_asked(slot->tid); }
 
 static void ask_waiting_loops(const struct request *request) {
   struct failure ignored = {.text = ""}; /* the capture will say so itself */
@@ -172,9 +174,11 @@ static void ask_waiting_loops(const struct request *request) {
   if (freeze_threads(freeze, request, may_be_asked, &ignored) == 0) {
     for (size_t i = 0; i < freeze->count; i++) {
       struct slot *slot = &freeze->slots[i];
-      struct visit visit = {.loop = free_loop(), .tid = slot->tid, .epoll = (int)slot->seen.argument[0]};
-      long number;
-      if (slot->state == SLOT_PARKED && visit.loop != NULL && arch_interrupted_call(slot->context, &slot->seen, &number)) freeze_call(slot, ask_loop, &visit);
+      struct visit visit = {.loop = free_loop(), .tid = slot->tid};
+      long call;
+      if (slot->state != SLOT_PARKED || visit.loop == NULL || !arch_interrupted_call(slot->context, &slot->seen, release_read_code, &call) || !waits_for_events(call)) continue;
+      visit.epoll = (int)arch_context_argument(slot->context, 0);
+      freeze_call(slot, ask_loop, &visit);
     }
     freeze_continue_calls(freeze);
   }
