@@ -1,3 +1,4 @@
+/* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** Node.js collects garbage before it is captured, where its event loops can; and V8 does not do so again because time has jumped. */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
