@@ -21,7 +21,15 @@ const withoutCompression = ['-XX:-UseCompressedOops', '-XX:-UseCompressedClassPo
 const collectors = ['Serial', 'Parallel', 'G1', 'Z', 'Shenandoah'];
 const released = ['Serial', 'Parallel', 'G1', 'Shenandoah'];
 
-/** What differs from one configuration to the next: flags of the virtual machine; `agent` stands for the project's own. */
+/** Flight recorder, log of garbage collections and debugger's listener, all with files or sockets that are open all the time. */
+const observed = [
+  '-XX:FlightRecorderOptions=repository=recorded',
+  '-XX:StartFlightRecording=settings=profile,filename=at-exit.jfr',
+  '-Xlog:gc*:file=gc.log',
+  '-agentlib:jdwp=transport=dt_socket,server=y,suspend=n,address=127.0.0.1:0',
+];
+
+/** What differs from one configuration to the next: flags of the virtual machine; `agent` stands for the project's own, `observed` for those above. */
 const all: string[][] = [
   ...collectors.map((name) => [`-XX:+Use${name}GC`]),
   ...collectors.map((name) => [`-XX:+Use${name}GC`, ...withoutCompression]),
@@ -32,6 +40,7 @@ const all: string[][] = [
   ['-XX:+UseG1GC', '-XX:+UseCompactObjectHeaders'],
   ['-XX:+UseShenandoahGC', '-XX:+UnlockExperimentalVMOptions', '-XX:ShenandoahGCMode=generational'],
   ...(jar ? released.map((name) => [`-XX:+Use${name}GC`, 'agent']) : []),
+  ...(jar ? [['-XX:+UseG1GC', 'agent', 'observed']] : []),
 ];
 
 /** Each way to run once, in few configurations. */
@@ -43,15 +52,17 @@ const few: string[][] = [
   ['-XX:+UseShenandoahGC'],
 ];
 
+/** On a machine with many more threads than processors each of them has to get one before it can stop. */
+const patiently = ['--timeout', '100'];
 /** Ways to keep and to load an image, in turn. */
 const ways: { capture: string[]; restore: string[] }[] = [
-  { capture: [], restore: [] },
-  { capture: ['--compression', 'lz4'], restore: ['--concurrent'] },
-  { capture: [], restore: ['--no-direct-map'] },
+  { capture: patiently, restore: [] },
+  { capture: [...patiently, '--compression', 'lz4'], restore: ['--concurrent'] },
+  { capture: patiently, restore: ['--no-direct-map'] },
 ];
 
 const configurations = installed.flatMap((jdk) =>
-  (generations ? all : few).map((flags) => ({ jdk, flags, name: `${jdk.name} ${flags.join(' ').replaceAll(/-XX:\+?/g, '')}` })),
+  (generations ? all : few).map((flags) => [`${jdk.name} ${flags.join(' ').replaceAll(/-XX:\+?/g, '')}`, { jdk, flags }] as const),
 );
 
 describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install openjdk-17-jdk-headless)', () => {
@@ -60,10 +71,11 @@ describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install 
     classes = compileJava('Load');
   });
 
-  it.for(configurations)('$name', { timeout: 300_000 + generations * 60_000 }, async ({ jdk, flags, name }, { skip }) => {
+  it.for(configurations)('%s', { timeout: 300_000 + generations * 60_000 }, async ([name, { jdk, flags }], { skip }) => {
     const java = join(jdk.home, 'bin/java');
     const agent = `-agentpath:${projectFile('native/build/libwarp.so')}=${projectFile('native/build/warp-crac.jar')}`;
-    const line = ['-Xmx128m', '-XX:ErrorFile=/dev/stdout', ...flags.map((flag) => (flag === 'agent' ? agent : flag))];
+    const meant: Record<string, string[]> = { agent: [agent], observed };
+    const line = ['-Xmx128m', '-XX:ErrorFile=/dev/stdout', ...flags.flatMap((flag) => meant[flag] ?? flag)];
     skip(spawnSync(java, [...line, '-version'], { stdio: 'ignore' }).status !== 0, 'this JVM does not have it');
     let target = start(java, [...line, '-cp', classes, 'Load'], { directory: makeDirectory() });
     await target.output(/^tick 1$/m);

@@ -5,8 +5,23 @@ import { join } from 'node:path';
 import { buildLauncher } from '../../programs/build.mjs';
 import { makeDirectory, node, projectFile, user } from './host.js';
 
-/** How long anything may take before the test gives up on it, in milliseconds. Only a hang reaches it. */
+/** How long anything may take before the test gives up on it, in milliseconds of which the program was not kept from running. Only a hang reaches it. */
 const patience = 60_000;
+
+/** How long the threads of a process ran, and waited for a processor, in milliseconds (/proc/PID/task/TID/schedstat). */
+function scheduled(pid: number): { ran: number; waited: number } {
+  const sum = { ran: 0, waited: 0 };
+  try {
+    for (const tid of readdirSync(`/proc/${pid}/task`)) {
+      const [ran, waited] = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ').map(Number);
+      sum.ran += ran! / 1e6;
+      sum.waited += waited! / 1e6;
+    }
+  } catch {
+    // It ends, or the kernel does not tell: then all time counts.
+  }
+  return sum;
+}
 
 export interface Ended {
   code: number | null;
@@ -64,12 +79,14 @@ export class Program {
   }
 
   private async until<T>(look: () => T | null | undefined, what: string): Promise<T> {
-    const deadline = Date.now() + patience;
+    const [since, before] = [Date.now(), scheduled(this.pid)];
     for (;;) {
       const found = look();
       if (found !== null && found !== undefined) return found;
       if (this.end) throw new Error(`the program ended (${describe(this.end)}) before it ${what}${this.tail()}`);
-      if (Date.now() > deadline) throw new Error(`the program has not ${what}; is it stuck?${this.stuck()}${this.tail()}`);
+      const [elapsed, { ran, waited }] = [Date.now() - since, scheduled(this.pid)];
+      const spent = Math.max(Math.min(elapsed, ran - before.ran), elapsed - Math.max(0, waited - before.waited));
+      if (spent > patience) throw new Error(`the program has not ${what}; is it stuck?${this.stuck()}${this.tail()}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(done, 1000);
         const waiters = this.waiters;
