@@ -3,7 +3,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { executable, firstVariant, lastTick, restoreProgram } from './support/c-programs.js';
+import { withImage } from '../../src/elf/image.js';
+import { executable, firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
 import { makeDirectory, node } from './support/host.js';
 import { checkpointAndEnd, killAll, restore, start } from './support/program.js';
 
@@ -45,6 +46,47 @@ describe('allocators', () => {
       const image = await checkpointAndEnd(target);
       for (let i = 0; i < 3; i++) expect(await restoredMode(image, lastTick(target.stdout))).toMatch(new RegExp(`^${mode}$`));
     });
+});
+
+describe('changed pages of a file', () => {
+  /** The areas of the program's files, as the image has them. */
+  async function areasOf(image: string): Promise<unknown[]> {
+    const areas = await withImage(image, (opened) => opened.vmas());
+    return areas
+      .filter(({ name }) => /\/(?:plain|read-only|to-the-end)$/.test(name))
+      .map(({ kind, name, offset, flags, stored, fromFile, ...area }) => [
+        area.start,
+        area.end,
+        kind,
+        name,
+        offset,
+        flags,
+        stored,
+        fromFile,
+      ]);
+  }
+
+  it("are mapped, and are the file's in the next image", async () => {
+    const { target } = await startProgram('memory_file_pages', firstVariant());
+    const files = (pid: number): number =>
+      readFileSync(`/proc/${pid}/maps`, 'utf8')
+        .split('\n')
+        .filter((line) => line.endsWith('/core.img')).length;
+    let image = await checkpointAndEnd(target);
+    const areas = await areasOf(image);
+    expect(areas).toHaveLength(3);
+    for (let generation = 1; generation <= 3; generation++) {
+      const stats = join(makeDirectory(), 'stats.json');
+      const restored = restore(image, ['--stats', stats]);
+      await restored.output(/^restored ok$/m);
+      const { mode, direct_bytes: direct } = JSON.parse(readFileSync(stats, 'utf8')) as { mode: string; direct_bytes: number };
+      expect(mode).toBe('direct');
+      expect(direct).toBeGreaterThanOrEqual(304 * 4096);
+      expect(files(restored.pid)).toBeGreaterThan(0);
+      image = await checkpointAndEnd(restored);
+      expect(await areasOf(image)).toEqual(areas);
+    }
+  });
 });
 
 describe('Node.js', () => {

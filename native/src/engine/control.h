@@ -9,7 +9,7 @@
 #include "../base/base.h"
 
 #define WARP_CONTROL_MAGIC "WARPCTRL"
-#define WARP_CONTROL_VERSION 4u
+#define WARP_CONTROL_VERSION 5u
 
 /* Bytes that a restoring process may hand to the restored one. */
 #define WARP_RESTORE_DATA_ROOM 4096u
@@ -81,6 +81,16 @@ struct warp_load_event {
   uint64_t present_ns;
 };
 
+/* Changed pages of a private file mapping that are mapped from the image: when the program gives them back, the file's come again. */
+struct warp_overlay {
+  uint64_t image_offset; /* in the image's file: what stands there is mapped once */
+  uint64_t size;
+  uint64_t file_offset;
+  uint64_t device; /* of the file, as stat(2) has it */
+  uint64_t inode;
+  const char *path;
+};
+
 struct warp_control {
   char magic[8];
   uint32_t version;
@@ -120,6 +130,10 @@ struct warp_control {
   uint32_t reserved_5;
   uint64_t stats_begin_ns; /* CLOCK_MONOTONIC at the restorer's start */
   uint64_t stats_us;       /* from then until the engine began */
+
+  /* Version 5. By ascending image_offset; in the restorer's place, as are the paths. */
+  const struct warp_overlay *overlays;
+  uint64_t overlay_count;
 };
 
 #endif

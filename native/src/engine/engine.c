@@ -402,6 +402,7 @@ void engine_helper_restored(void *argument) {
   helper_begin();
   uint32_t arrived;
   while ((arrived = __atomic_load_n(&warp_control.threads_arrived, __ATOMIC_ACQUIRE)) < warp_control.threads_expected) futex_wait(&warp_control.threads_arrived, arrived, &(struct timespec64){0, 1000000});
+  release_take_overlays();
   if (warp_control.direct_mapped != 0) release_redirect(&engine_freeze);
   freeze_forget(&engine_freeze);
   bool loads = loading_begin();

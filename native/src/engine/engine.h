@@ -311,6 +311,10 @@ size_t release_find_calls(struct arena *arena);
 bool release_read_code(uint64_t address, void *to, size_t size);
 /* madvise(2) with what the program means by it, also for memory that is mapped from the image; returns 0 or a negated errno. */
 HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice);
+/* In a restored process, before its threads go on: keeps what the restorer says of changed pages of files that are mapped from the image. */
+void release_take_overlays(void);
+/* What the content at an offset of the image is mapped over: NULL for nothing. *end: up to where in the image that holds. */
+const struct warp_overlay *release_overlay(uint64_t image_offset, uint64_t *end);
 /* In a restored process with direct mappings, while its threads wait: redirects those calls. */
 void release_redirect(const struct freeze *freeze);
 

@@ -117,11 +117,11 @@ static uint32_t area_protection(const struct area *area) {
   return (p[0] == 'r' ? WARP_PROT_READ : 0) | (p[1] == 'w' ? WARP_PROT_WRITE : 0) | (p[2] == 'x' ? WARP_PROT_EXEC : 0);
 }
 
-static uint32_t capture_file(struct capture *capture, const struct area *area, const struct file_status *status) {
+static uint32_t capture_file(struct capture *capture, const char *path, const struct file_status *status) {
   for (size_t i = 0; i < capture->files.records.count; i++) {
     const struct warp_file_record *file = table_at(&capture->files, struct warp_file_record, i);
-    if (file->device == status->device && file->inode == status->inode && file->path.length == string_length(area->name) &&
-        compare_bytes(capture->files.heap.bytes + file->path.offset, area->name, file->path.length) == 0)
+    if (file->device == status->device && file->inode == status->inode && file->path.length == string_length(path) &&
+        compare_bytes(capture->files.heap.bytes + file->path.offset, path, file->path.length) == 0)
       return (uint32_t)i;
   }
   struct warp_file_record *file = table_add(&capture->files);
@@ -130,8 +130,8 @@ static uint32_t capture_file(struct capture *capture, const struct area *area, c
   file->size = (uint64_t)status->size;
   file->mtime_ns = file_mtime_ns(status);
   file->mode = status->mode;
-  file->path = table_string(&capture->files, area->name);
-  long fd = open_file(area->name, O_RDONLY | O_CLOEXEC, 0);
+  file->path = table_string(&capture->files, path);
+  long fd = open_file(path, O_RDONLY | O_CLOEXEC, 0);
   if (fd >= 0) {
     uint8_t build_id[64];
     size_t length = read_build_id((int)fd, build_id, sizeof build_id);
@@ -158,9 +158,20 @@ uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode
   return (uint32_t)capture->objects.records.count - 1;
 }
 
-/* Whether an area is anonymous memory that a restore has mapped directly from its image. */
+/* Whether an area is private memory that a restore has mapped directly from its image. */
 static bool is_from_image(const struct area *area) {
   return warp_control.generation > 0 && !area->shared && area->map.inode != 0 && area->map.inode == warp_control.image_inode && area->map.device == warp_control.image_device;
+}
+
+/* Where `start`, in an area from the image, is a changed page of a file: what the image is mapped over; else NULL. *end: up to which address that holds. */
+static const struct warp_overlay *overlay_of(const struct area *area, uint64_t start, uint64_t *end) {
+  *end = area->map.end;
+  if (!is_from_image(area)) return NULL;
+  const uint64_t offset = area->map.offset + (start - area->map.start);
+  uint64_t stretch_end;
+  const struct warp_overlay *overlay = release_overlay(offset, &stretch_end);
+  *end = start + min_u64(area->map.end - start, stretch_end - offset);
+  return overlay;
 }
 
 /* Decides what an area is; false with the failure set when it cannot be kept. */
@@ -193,6 +204,16 @@ static bool classify(struct capture *capture, const struct area *area, struct wa
     return true;
   }
   bool from_image = is_from_image(area);
+  uint64_t stretch_end;
+  struct file_status status;
+  const struct warp_overlay *overlay = overlay_of(area, vma->start, &stretch_end);
+  if (overlay != NULL && sys(newfstatat, AT_FDCWD_, overlay->path, &status, 0) == 0 && status.device == overlay->device && status.inode == overlay->inode) {
+    *store_all = true;
+    vma->kind = WARP_VMA_FILE;
+    vma->offset = overlay->file_offset + (vma->offset - overlay->image_offset);
+    vma->file = capture_file(capture, overlay->path, &status);
+    return true;
+  }
   bool anonymous = area->map.inode == 0 && (name[0] == 0 || name[0] == '[');
   if (from_image || anonymous || (!area->shared && strings_equal(name, "/dev/zero"))) {
     *store_all = from_image;
@@ -207,7 +228,6 @@ static bool classify(struct capture *capture, const struct area *area, struct wa
     return false;
   }
   bool memfd = starts_with(name, "/memfd:");
-  struct file_status status;
   fill_bytes(&status, 0, sizeof status);
   if (starts_with(name, "/secretmem")) {
     fail(capture->failure, "memory area 0x%lx-0x%lx is secret memory (memfd_secret), which nobody can read: release it before the checkpoint", vma->start, vma->end);
@@ -224,7 +244,7 @@ static bool classify(struct capture *capture, const struct area *area, struct wa
       return false;
     }
     vma->kind = WARP_VMA_FILE;
-    vma->file = capture_file(capture, area, &status);
+    vma->file = capture_file(capture, name, &status);
     *store_all = capture->request->self_contained && !area->shared;
     return true;
   }
@@ -272,6 +292,7 @@ struct area_part {
   bool store_all;
   bool readable;
   bool over_file; /* file content that zeros would not stand for */
+  bool overlay;   /* changed pages of a file, all of them, that a direct restore has mapped */
   bool plain; /* anonymous without a name: the program saw one area where a direct restore has left several */
 };
 static struct list area_parts;
@@ -286,7 +307,9 @@ static int add_area(struct capture *capture, const struct area *area, uint64_t s
   vma.resident = min_u64(area->resident, end - start);
   bool store_all;
   if (!classify(capture, area, &vma, &store_all)) return -1;
-  bool from_image = is_from_image(area);
+  uint64_t stretch_end;
+  const struct warp_overlay *over = overlay_of(area, start, &stretch_end);
+  const bool overlay = over != NULL && vma.kind == WARP_VMA_FILE, from_image = is_from_image(area) && !overlay;
   bool heap = vma.kind == WARP_VMA_HEAP;
   /* A deleted file's mapping may reach past its end, where a plain read raises SIGBUS. */
   bool over_file = vma.kind == WARP_VMA_ANONYMOUS && area->map.inode != 0 && !from_image;
@@ -296,6 +319,7 @@ static int add_area(struct capture *capture, const struct area *area, uint64_t s
       .end = end,
       .store_all = store_all,
       .over_file = area->map.inode != 0 && !from_image && vma.kind != WARP_VMA_ANONYMOUS,
+      .overlay = overlay,
       .readable = (vma.protection & WARP_PROT_READ) != 0 && !over_file,
       .plain = heap || (vma.kind == WARP_VMA_ANONYMOUS && (from_image || area->name[0] == 0)),
   };
@@ -309,8 +333,18 @@ static int add_area(struct capture *capture, const struct area *area, uint64_t s
       return 0;
     }
   }
+  if (count > 0 && warp_control.generation > 0 && vma.kind == WARP_VMA_FILE && !area->shared) {
+    struct warp_vma_record *last = table_at(&capture->vmas, struct warp_vma_record, count - 1);
+    const bool follows = last->kind == WARP_VMA_FILE && last->end == vma.start && last->file == vma.file && last->offset + (last->end - last->start) == vma.offset;
+    if (follows && last->protection == vma.protection && last->flags == vma.flags) {
+      last->end = vma.end;
+      last->resident += vma.resident;
+      part->vma = count - 1;
+      return 0;
+    }
+  }
   part->vma = count;
-  vma.name = table_string(&capture->vmas, heap ? "[heap]" : from_image ? "" : area->name);
+  vma.name = table_string(&capture->vmas, heap ? "[heap]" : from_image ? "" : overlay ? over->path : area->name);
   struct warp_vma_record *record = table_add(&capture->vmas);
   *record = vma;
   return 0;
@@ -335,6 +369,9 @@ int capture_memory_areas(struct capture *capture) {
       uint64_t end = min_u64(area->map.end, next_arena_block(&capture->arena, start));
       uint64_t engine = next_engine_memory(start, &engine_end_address);
       end = min_u64(end, engine == start ? engine_end_address : engine);
+      uint64_t stretch_end;
+      overlay_of(area, start, &stretch_end);
+      end = min_u64(end, stretch_end);
       if (add_area(capture, area, start, end) < 0) return -1;
       start = end;
     }
@@ -496,9 +533,10 @@ static int scan_part(struct capture *capture, struct page_query *query, const st
   };
   uint64_t end = part->end;
   if (part->store_all) {
-    if (file_backed) {
+    if (file_backed && !part->overlay) {
       const struct warp_file_record *file = table_at(&capture->files, struct warp_file_record, vma->file);
-      end = min_u64(end, part->start + (file->size > vma->offset ? round_up(file->size - vma->offset, PAGE_SIZE) : 0));
+      const uint64_t file_end = vma->start + (file->size > vma->offset ? round_up(file->size - vma->offset, PAGE_SIZE) : 0);
+      end = max_u64(part->start, min_u64(end, file_end));
     }
     if (part->start < end) scan_range(&scan, part->start, end);
   } else if (for_each_own_range(capture, query, part->start, end, file_backed, scan_range, &scan) < 0) {

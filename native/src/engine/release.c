@@ -42,6 +42,7 @@ struct found_area {
   uint64_t end;
   int protection;
   bool from_image;
+  uint64_t offset; /* in the image, of its start */
 };
 
 static bool query(int fd, uint64_t address, struct found_area *ret) {
@@ -57,6 +58,7 @@ static bool query(int fd, uint64_t address, struct found_area *ret) {
       .end = question.end,
       .protection = (int)(question.protection & 7),
       .from_image = question.inode != 0 && question.inode == warp_control.image_inode && device == warp_control.image_device && (question.protection & 8) == 0,
+      .offset = question.offset,
   };
   return true;
 }
@@ -86,6 +88,7 @@ static __attribute__((noinline)) bool search(int fd, uint64_t address, struct fo
             .end = line.end,
             .protection = protection_of(&line),
             .from_image = line.inode != 0 && line.inode == warp_control.image_inode && line.device == warp_control.image_device && line.permissions[3] == 'p',
+            .offset = line.offset,
         };
         return true;
       }
@@ -96,6 +99,81 @@ static __attribute__((noinline)) bool search(int fd, uint64_t address, struct fo
     move_bytes(text, at, left);
     length = left;
   }
+}
+
+/* ---- changed pages of files, mapped from the image ---- */
+
+static struct warp_overlay *overlays;
+static size_t overlay_count;
+
+void release_take_overlays(void) {
+  const size_t count = warp_control.overlay_count, list_size = count * sizeof *overlays;
+  size_t size = list_size;
+  if (overlays != NULL) engine_memory_free(overlays);
+  overlays = NULL;
+  overlay_count = 0;
+  for (size_t i = 0; i < count; i++) size += string_length(warp_control.overlays[i].path) + 1;
+  if (count > 0 && (overlays = engine_memory(size)) == NULL) log_warn("no memory: changed pages of files that the program gives back will not read as the file does: restore with --no-direct-map");
+  if (overlays != NULL) {
+    char *name = (char *)overlays + list_size;
+    copy_bytes(overlays, warp_control.overlays, list_size);
+    for (overlay_count = 0; overlay_count < count; overlay_count++) {
+      const size_t length = string_length(overlays[overlay_count].path) + 1;
+      copy_bytes(name, overlays[overlay_count].path, length);
+      overlays[overlay_count].path = name;
+      name += length;
+    }
+  }
+  warp_control.overlays = NULL;
+  warp_control.overlay_count = 0;
+}
+
+const struct warp_overlay *release_overlay(uint64_t image_offset, uint64_t *end) {
+  *end = UINT64_MAX;
+  for (size_t i = 0; i < overlay_count; i++) {
+    const struct warp_overlay *overlay = &overlays[i];
+    if (image_offset >= overlay->image_offset + overlay->size) continue;
+    const bool holds = image_offset >= overlay->image_offset;
+    *end = holds ? overlay->image_offset + overlay->size : overlay->image_offset;
+    return holds ? overlay : NULL;
+  }
+  return NULL;
+}
+
+/* ---- giving back and growing ---- */
+
+/* The file of an overlay, open, as long as it is still the one at its path; a negated errno. */
+static long open_overlaid(const struct warp_overlay *overlay) {
+  struct file_status status;
+  const long fd = open_file(overlay->path, O_RDONLY | O_CLOEXEC, 0);
+  if (fd < 0) return fd;
+  if (sys(fstat, fd, &status) == 0 && status.device == overlay->device && status.inode == overlay->inode) return fd;
+  sys(close, fd);
+  return -EIO;
+}
+
+/* In the place of what comes from the image at `image_offset`: what was below it before the checkpoint, zeros or a file's content. */
+static long lay_ground(uint64_t address, uint64_t size, int protection, uint64_t image_offset, const struct warp_overlay *overlay) {
+  if (overlay == NULL) return sys(mmap, address, size, protection, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const long fd = open_overlaid(overlay);
+  if (fd < 0) {
+    log_error("the content of %s cannot be had again at 0x%lx: %s: restore with --no-direct-map", overlay->path, address, error_text(fd));
+    return fd == -EMFILE || fd == -ENFILE ? -EAGAIN : -EIO;
+  }
+  const long mapped = sys(mmap, address, size, protection, MAP_PRIVATE | MAP_FIXED, fd, overlay->file_offset + (image_offset - overlay->image_offset));
+  sys(close, fd);
+  return mapped;
+}
+
+static long lay_all_ground(uint64_t address, uint64_t size, int protection, uint64_t image_offset) {
+  for (uint64_t end = image_offset + size, stretch_end; image_offset < end; image_offset = stretch_end) {
+    const struct warp_overlay *overlay = release_overlay(image_offset, &stretch_end);
+    stretch_end = min_u64(stretch_end, end);
+    const long mapped = lay_ground(address, stretch_end - image_offset, protection, image_offset, overlay);
+    if (mapped < 0) return mapped;
+    address += stretch_end - image_offset;
+  }
+  return 0;
 }
 
 /* madvise(2) with what the program means by it; returns 0 or a negated errno. */
@@ -113,11 +191,19 @@ HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
     uint64_t part_start = area.from_image ? max_u64(area.start, at) : at;
     /* Up to an area of the image, and for anything else, the kernel's answer is the right one. */
     uint64_t part_end = area.from_image ? (part_start > at ? part_start : min_u64(area.end, end)) : min_u64(max_u64(area.end, at + PAGE_SIZE), end);
-    if (area.from_image && part_start == at && advice == MADV_REMOVE) {
-      result = -EINVAL; /* as for any memory that is no file's */
-    } else if (area.from_image && part_start == at) {
-      long mapped = sys(mmap, at, part_end - at, area.protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-      result = mapped < 0 ? mapped : 0;
+    if (area.from_image && part_start == at) {
+      const uint64_t offset = area.offset + (at - area.start);
+      uint64_t stretch_end;
+      const struct warp_overlay *overlay = release_overlay(offset, &stretch_end);
+      part_end = at + min_u64(part_end - at, stretch_end - offset);
+      if (overlay != NULL && (advice == MADV_FREE || advice == MADV_REMOVE)) {
+        result = sys(madvise, at, part_end - at, advice); /* it is a file's, as it was before */
+      } else if (advice == MADV_REMOVE) {
+        result = -EINVAL; /* as for any memory that is no file's */
+      } else {
+        const long mapped = lay_ground(at, part_end - at, area.protection, offset, overlay);
+        result = mapped < 0 ? mapped : 0;
+      }
     } else {
       result = sys(madvise, at, part_end - at, advice);
     }
@@ -128,8 +214,8 @@ HIDDEN long engine_madvise(uint64_t address, uint64_t size, int advice) {
 }
 
 /*
- * mremap(2): memory that grows, or stays behind with MREMAP_DONTUNMAP, gets zeros, where a private file mapping would show
- * the image. Returns the address or a negated errno.
+ * mremap(2): memory that grows, or stays behind with MREMAP_DONTUNMAP, gets zeros, or what is in its file, where a private
+ * mapping of the image would show that. Returns the address or a negated errno.
  */
 HIDDEN long engine_mremap(uint64_t address, uint64_t old_size, uint64_t size, int flags, uint64_t new_address) {
   struct found_area area = {.from_image = false};
@@ -145,11 +231,14 @@ HIDDEN long engine_mremap(uint64_t address, uint64_t old_size, uint64_t size, in
   }
   long moved = sys(mremap, address, old_size, size, flags, new_address);
   if (moved < 0 || !area.from_image || area.start > address) return moved;
+  const uint64_t offset = area.offset + (address - area.start);
   if (stays) {
-    const long emptied = sys(mmap, address, old_end, area.protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    const long emptied = lay_all_ground(address, old_end, area.protection, offset);
     return emptied < 0 ? emptied : moved;
   }
-  long grown = sys(mmap, (uint64_t)moved + old_end, end - old_end, area.protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  uint64_t stretch_end;
+  const uint64_t last = offset + old_end - PAGE_SIZE;
+  const long grown = lay_ground((uint64_t)moved + old_end, end - old_end, area.protection, last + PAGE_SIZE, release_overlay(last, &stretch_end));
   return grown < 0 ? grown : moved;
 }
 

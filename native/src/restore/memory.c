@@ -150,6 +150,38 @@ bool is_mapped_directly(const struct restore *restore, const Elf64_Phdr *segment
   return vma != NULL && is_anonymous(vma);
 }
 
+/* Private memory over a file. Code is left out: whoever looks for its symbols finds the file in /proc/PID/maps. */
+static bool is_over_file(const struct warp_vma_record *vma) {
+  const uint32_t peculiar = WARP_VMA_SHARED | WARP_VMA_WIPE_ON_FORK | WARP_VMA_LOCKED;
+  return vma->kind == WARP_VMA_FILE && (vma->flags & peculiar) == 0 && (vma->protection & WARP_PROT_EXEC) == 0;
+}
+
+/* The version of the control block that is in a plain image; 0 when there is none. */
+static uint32_t engine_version(const struct restore *restore) {
+  const uint64_t address = control_address(restore);
+  struct warp_control control;
+  const size_t size = offsetof(struct warp_control, size);
+  for (uint64_t i = 0; i < restore->image.segment_count; i++) {
+    const Elf64_Phdr *segment = &restore->image.segments[i];
+    if (segment->p_type != PT_LOAD || segment->p_vaddr > address || segment->p_vaddr + segment->p_filesz < address + size) continue;
+    return read_fully(restore->image_fd, &control, size, segment->p_offset + (address - segment->p_vaddr)) == (long)size ? control.version : 0;
+  }
+  return 0;
+}
+
+/* Tells the engine whose file the mapping of changed pages stands over. */
+static void add_overlay(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *segment, const struct file_status *status) {
+  const struct warp_file_record *file = view_at(&restore->image.files, struct warp_file_record, vma->file);
+  *(struct warp_overlay *)list_add(&restore->overlays) = (struct warp_overlay){
+      .image_offset = segment->p_offset,
+      .size = segment->p_filesz,
+      .file_offset = vma->offset + (segment->p_vaddr - vma->start),
+      .device = status->device,
+      .inode = status->inode,
+      .path = view_string(&restore->image.files, &restore->arena, file->path),
+  };
+}
+
 static int fail_map(struct restore *restore, const struct warp_vma_record *vma, long error) {
   const char *mend = error == -ENOMEM ? ": raise the memory limit, or vm.max_map_count" : "";
   return fail(&restore->failure, "cannot map memory area 0x%lx-0x%lx (%s): %s%s", vma->start, vma->end, view_string(&restore->image.vmas, &restore->arena, vma->name), error_text(error), mend);
@@ -208,8 +240,10 @@ bool map_from_image(struct restore *restore, const struct warp_vma_record *vma, 
 static int map_area(struct restore *restore, const struct warp_vma_record *vma, const Elf64_Phdr *first, const Elf64_Phdr *end, struct list *targets, struct list *protect_later) {
   const int final = kernel_protection(vma->protection);
   bool content_elsewhere = vma->kind == WARP_VMA_OBJECT && restore->object_fds[vma->object] >= 0;
-  bool direct_allowed = restore->options.direct_map && is_anonymous(vma);
-  bool covered = direct_allowed && first < end && first->p_memsz == vma->end - vma->start && maps_directly(first);
+  struct file_status status;
+  const bool overlays = restore->map_changed_pages && is_over_file(vma) && restore->file_fds[vma->file] >= 0 && sys(fstat, restore->file_fds[vma->file], &status) == 0;
+  const bool direct_allowed = restore->options.direct_map && (is_anonymous(vma) || overlays);
+  bool covered = direct_allowed && !overlays && first < end && first->p_memsz == vma->end - vma->start && maps_directly(first);
   bool eager = false;
   for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) eager |= segment_stored(segment) > 0 && !(direct_allowed && maps_directly(segment));
   if (!covered) {
@@ -220,7 +254,10 @@ static int map_area(struct restore *restore, const struct warp_vma_record *vma, 
   for (const Elf64_Phdr *segment = first; segment < end && !content_elsewhere; segment++) {
     if (segment_stored(segment) == 0) continue;
     if (direct_allowed && maps_directly(segment)) {
-      if (map_from_image(restore, vma, segment->p_vaddr, segment->p_filesz, segment->p_offset)) continue;
+      if (map_from_image(restore, vma, segment->p_vaddr, segment->p_filesz, segment->p_offset)) {
+        if (overlays) add_overlay(restore, vma, segment, &status);
+        continue;
+      }
       if (covered || !writable) {
         const long address = map_ground(restore, vma, final | PROT_WRITE);
         if (address < 0) return fail_map(restore, vma, address);
@@ -252,11 +289,15 @@ bool nears_area_limit(const struct restore *restore) {
   return restore->image.vmas.count + 2 * direct + 64 > limit;
 }
 
+static bool less_overlay(const void *a, const void *b) { return ((const struct warp_overlay *)a)->image_offset < ((const struct warp_overlay *)b)->image_offset; }
+
 int restore_memory(struct restore *restore) {
   struct image *image = &restore->image;
   struct list targets, protect_later;
   list_init(&targets, &restore->arena, sizeof(struct target));
   list_init(&protect_later, &restore->arena, sizeof(const struct warp_vma_record *));
+  list_init(&restore->overlays, &restore->arena, sizeof(struct warp_overlay));
+  restore->map_changed_pages = restore->options.direct_map && engine_version(restore) >= 5;
   uint64_t next = 0;
   for (size_t i = 0; i < image->vmas.count; i++) {
     const struct warp_vma_record *vma = view_at(&image->vmas, struct warp_vma_record, i);
@@ -317,6 +358,11 @@ int restore_memory(struct restore *restore) {
       log_warn("the arguments behind -- are not used: only Java programs that were started by `warp-tool run` ask for them; give others variables by --env");
     control->arguments_size = restore->options.arguments_size;
     copy_bytes(control->arguments, restore->options.arguments, restore->options.arguments_size);
+  }
+  if (control->version >= 5) {
+    list_sort(&restore->overlays, less_overlay);
+    control->overlays = restore->overlays.items;
+    control->overlay_count = restore->overlays.count;
   }
   control->image_device = restore->image_in_maps.device;
   control->image_inode = restore->image_in_maps.inode;

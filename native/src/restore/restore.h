@@ -154,6 +154,8 @@ struct restore {
   bool concurrent;              /* part of the memory is loaded while the program runs */
   bool map_chunks;              /* then: what training runs needed is mapped where it is stored as it is in memory */
   struct warp_loading *loading; /* that part */
+  bool map_changed_pages;       /* of files too: the engine in the image knows what that means */
+  struct list overlays;         /* of struct warp_overlay: those */
   struct stats stats;
   /* The restorer's place while memory changes around it. */
   uint64_t bootstrap;
@@ -272,7 +274,7 @@ int create_objects(struct restore *restore);
 int clear_memory(struct restore *restore);
 int restore_memory(struct restore *restore);
 int restore_vdso(struct restore *restore);
-/* Whether a segment is mapped from the image rather than read. */
+/* Whether a segment of anonymous memory is mapped from the image rather than read. */
 bool is_mapped_directly(const struct restore *restore, const Elf64_Phdr *segment);
 /* Whether mapping what can be mapped might need more memory areas than a process may have. */
 bool nears_area_limit(const struct restore *restore);
