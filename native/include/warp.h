@@ -28,6 +28,8 @@ enum warp_result {
 /*
  * Writes the whole state of the calling process to DIRECTORY/core.img. `directory` is made when it is missing (mode 0700); a relative
  * path counts from the working directory. An image that is there already is replaced once the new one is durable.
+ * A program that was started with WARP_ENCRYPTION_KEY_FILE in its environment (`warp-tool run --encryption-key-file`) has it encrypted with the key that
+ * this file holds then: the key is read for each checkpoint, and is in the program's memory only until the engine begins.
  * `flags`: any of WARP_LEAVE_RUNNING, WARP_SELF_CONTAINED and WARP_COMPRESS_LZ4. Other threads are stopped meanwhile.
  */
 enum warp_result warp_checkpoint(const char *directory, unsigned flags);

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Flags } from '@oclif/core';
 import { become, checkPreloadable, engineEnvironment, findProgram, nativeFile } from '../engine/native.js';
@@ -5,6 +6,7 @@ import { Failure } from '../failure.js';
 import { genericProcessor, GENERIC_JAVA_OPTIONS } from '../engine/processor.js';
 import { bytes, printable } from '../terminal/format.js';
 import { WarpCommand } from './base.js';
+import { keyFlags, keyOf, nativeKeyArguments } from './keys.js';
 import { checkPolicies, logLevelFlag, policiesFlag, refuseUrl } from './engine-flags.js';
 
 export default class Run extends WarpCommand {
@@ -12,7 +14,7 @@ export default class Run extends WarpCommand {
   static override description =
     "No privilege, no change to the program. warp-tool becomes it: same pid, same standard streams, and the program's own exit status.";
   static override usage =
-    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--no-gc] [--policies FILE] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
+    'run [--image DIR] [--checkpoint-when CONDITION] [--or-restore IMAGE] [--cpu-features generic] [--no-gc] [--policies FILE] [--encryption-key-file F | --encryption-key-env VAR] [--log-level LEVEL] [--log-file FILE] -- PROGRAM [ARGUMENT…]';
   static override examples = [
     '<%= config.bin %> run -- node server.js',
     '<%= config.bin %> run --log-level debug --log-file /tmp/engine.log -- python3 app.py',
@@ -57,6 +59,15 @@ export default class Run extends WarpCommand {
     'log-level': logLevelFlag,
     'log-file': Flags.string({ description: 'Where the engine writes its log; stderr by default.', helpValue: 'FILE' }),
     policies: policiesFlag,
+    'encryption-key-file': {
+      ...keyFlags['encryption-key-file'],
+      description:
+        'Encrypt images of --checkpoint-when, and those that the program asks for itself, with the key in this file, which is read at each checkpoint; and open that of --or-restore.',
+    },
+    'encryption-key-env': {
+      ...keyFlags['encryption-key-env'],
+      description: 'Likewise with the key in a variable, which the program does not get: for --checkpoint-when and --or-restore.',
+    },
   };
 
   async run(): Promise<void> {
@@ -64,14 +75,35 @@ export default class Run extends WarpCommand {
     const { flags } = await this.parse(Run);
     if (command.length === 0) throw new Failure('no program given; write it behind --, as in `warp-tool run -- node server.js`');
     if (flags.image !== undefined) refuseUrl(flags.image, 'use a local directory');
+    const variable = flags['encryption-key-env'];
+    if (variable !== undefined && flags['checkpoint-when'] === undefined && flags['or-restore'] === undefined) {
+      throw new Failure(
+        `--encryption-key-env ${variable}: a program that checkpoints itself would have the key in its memory; put it into a file and give --encryption-key-file`,
+      );
+    }
+    if (
+      flags['encryption-key-file'] !== undefined &&
+      statSync(flags['encryption-key-file'], { throwIfNoEntry: false })?.isFile() === false
+    ) {
+      throw new Failure(
+        `${flags['encryption-key-file']}: the key is read for each checkpoint, and this is no regular file; put it into one, or use --encryption-key-env`,
+      );
+    }
+    // Wrong keys are told now, not when the program is warm.
+    const key = await keyOf(flags, (message) => flags['checkpoint-when'] ?? this.warnUser(message));
+    const keyArguments = await nativeKeyArguments(flags, () => {});
+    const keyFile = flags['encryption-key-file'] === undefined ? undefined : resolve(flags['encryption-key-file']);
     if (flags['or-restore'] !== undefined) {
       refuseUrl(flags['or-restore'], 'use a local directory');
       const { whyNotRestorable } = await import('../engine/usable.js');
-      const reason = await whyNotRestorable(flags['or-restore']);
       const policies = flags.policies === undefined ? [] : ['--policies', flags.policies];
-      if (reason === null) become(nativeFile('warp-restore'), ['warp-restore', flags['or-restore'], ...policies], process.env);
+      const reason = await whyNotRestorable(flags['or-restore'], key, policies.length > 0 ? [...policies, ...keyArguments] : []);
+      if (reason === null)
+        become(nativeFile('warp-restore'), ['warp-restore', flags['or-restore'], ...policies, ...keyArguments], process.env);
       process.stderr.write(`warp-tool: ${command[0]} is started: ${reason}\n`);
     }
+    key?.fill(0);
+    const { [variable ?? '']: _key, ...withoutKey } = process.env;
     if (flags.policies !== undefined) checkPolicies(flags.policies);
     if (flags['checkpoint-when'] !== undefined) {
       const { superviseUntilCheckpoint } = await import('../engine/supervised.js');
@@ -80,6 +112,7 @@ export default class Run extends WarpCommand {
         {
           condition: flags['checkpoint-when'],
           timeout: flags['checkpoint-timeout'],
+          environment: withoutKey,
           runArguments: [
             ...(level ? ['--log-level', level] : []),
             ...(flags.policies !== undefined ? ['--policies', flags.policies] : []),
@@ -87,12 +120,20 @@ export default class Run extends WarpCommand {
             ...(flags['cpu-features'] === 'generic' ? ['--cpu-features', 'generic'] : []),
             ...(flags['no-gc'] ? ['--no-gc'] : []),
             ...(flags['java-agent'] === undefined ? [] : [flags['java-agent'] ? '--java-agent' : '--no-java-agent']),
+            ...(keyFile === undefined ? [] : ['--encryption-key-file', keyFile]),
             '--image',
             flags.image!,
             '--',
             ...command,
           ],
-          checkpointArguments: ['--to', flags.image!, '--compression', flags.compression, ...(level ? ['--log-level', level] : [])],
+          checkpointArguments: [
+            '--to',
+            flags.image!,
+            '--compression',
+            flags.compression,
+            ...keyArguments,
+            ...(level ? ['--log-level', level] : []),
+          ],
           log: (severity, message) => process.stderr.write(`${severity}: ${printable(message)}\n`),
         },
         (result) => process.stderr.write(`warp-tool: ${printable(result.image)}: ${bytes(result.bytes)}, ready to restore\n`),
@@ -102,10 +143,11 @@ export default class Run extends WarpCommand {
     const path = findProgram(command[0]!);
     await checkPreloadable(path);
     const generic = flags['cpu-features'] === 'generic';
-    const environment = engineEnvironment(generic ? genericProcessor(process.env) : process.env, {
+    const environment = engineEnvironment(generic ? genericProcessor(withoutKey) : withoutKey, {
       ...(flags.image !== undefined && { WARP_IMAGE: resolve(flags.image) }),
       ...(flags.policies !== undefined && { WARP_POLICIES: resolve(flags.policies) }),
       ...(flags['no-gc'] && { WARP_GC: 'false' }),
+      ...(keyFile !== undefined && { WARP_ENCRYPTION_KEY_FILE: keyFile }),
       ...(flags['log-level'] && { WARP_LOG_LEVEL: flags['log-level'] }),
       ...(flags['log-file'] !== undefined && { WARP_LOG_FILE: resolve(flags['log-file']) }),
     });

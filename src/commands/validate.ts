@@ -9,7 +9,8 @@ import { hex } from '../hex.js';
 import { bytes, count, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
-import { keyFlags } from './keys.js';
+import { policiesFlag } from './engine-flags.js';
+import { keyFlags, nativeKeyArguments } from './keys.js';
 
 type Document = Static<typeof validate>;
 
@@ -28,6 +29,7 @@ export default class Validate extends DocumentCommand {
     host: Flags.boolean({
       description: 'Also check whether the image can be restored here: processor, kernel, files, directories, ports.',
     }),
+    policies: { ...policiesFlag, dependsOn: ['host'] },
   };
 
   async run(): Promise<Document> {
@@ -50,7 +52,9 @@ export default class Validate extends DocumentCommand {
         if (flags.host) {
           const faults = findings.filter(({ check }) => check !== 'area-resident').length;
           if (faults > 0) obstacles.push(faultyImage(faults));
-          for await (const obstacle of checkRestorable(image)) obstacles.push(obstacle);
+          const keyArguments = await nativeKeyArguments(flags, () => {});
+          const rules = flags.policies === undefined ? [] : ['--policies', flags.policies, ...keyArguments];
+          for await (const obstacle of checkRestorable(image, rules)) obstacles.push(obstacle);
         }
       } finally {
         await image.close();

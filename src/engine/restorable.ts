@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { constants, existsSync, readFileSync, type BigIntStats } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
@@ -11,7 +12,7 @@ import { Modules, sampleHashOfFile } from '../elf/modules.js';
 import { FORMAT_MAJOR, FORMAT_MINOR, IMAGE_DELTA, IMAGE_KNOWN, nameOf, names, NONE, type NoteRecord } from '../elf/schema.js';
 import { systemErrorReason } from '../failure.js';
 import { hex } from '../hex.js';
-import { nativePath } from './native.js';
+import { nativeFile, nativePath } from './native.js';
 
 /** What keeps an image from being restored on this host (`fails`), or what will be different (`differs`). */
 export interface Obstacle {
@@ -21,13 +22,18 @@ export interface Obstacle {
   mend: string;
 }
 
-type Check = (image: Image) => AsyncGenerator<Obstacle> | Generator<Obstacle>;
+/** What becomes of descriptors, by their numbers, under the rules of a restore and of the image. */
+type Actions = ReadonlyMap<number, string>;
+
+type Check = (image: Image, actions: Actions) => AsyncGenerator<Obstacle> | Generator<Obstacle>;
 
 /**
  * What a restore here would meet, in the order in which it would. Nothing is changed: files are looked at, ports are bound and let go at once. The
  * rules are those of native/src/restore.
+ *
+ * @param rules arguments of warp-restore for a restore under policies: `--policies FILE`, and what gives it the key of an encrypted image
  */
-export async function* checkRestorable(image: Image): AsyncGenerator<Obstacle> {
+export async function* checkRestorable(image: Image, rules: readonly string[] = []): AsyncGenerator<Obstacle> {
   if (!image.ours) {
     yield fails(
       'image',
@@ -51,7 +57,41 @@ export async function* checkRestorable(image: Image): AsyncGenerator<Obstacle> {
     checkDescriptors,
     checkSockets,
   ];
-  for (const check of checks) yield* check(image);
+  const actions = rules.length === 0 ? actionsOf(image) : actionsUnder(image, rules);
+  if (typeof actions === 'string') {
+    yield fails('policies', actions, 'change the file of --policies');
+    return;
+  }
+  for (const check of checks) yield* check(image, actions);
+}
+
+function actionsOf(image: Image): Actions {
+  const policies = policiesOf(image);
+  return new Map(
+    [...image.table('descriptors')].flatMap(({ number, policy }) => (policies[policy - 1] ? [[number, policies[policy - 1]!.action]] : [])),
+  );
+}
+
+/** What the restorer itself makes of the rules; its words where they are wrong, or say that the image must not come back. */
+function actionsUnder(image: Image, rules: readonly string[]): Actions | string {
+  const { status, stdout, stderr, error } = spawnSync(nativeFile('warp-restore'), [image.source.name, '--list-policies', ...rules], {
+    encoding: 'utf8',
+  });
+  if (status !== 0)
+    return error
+      ? systemErrorReason(error)
+      : stderr
+          .trim()
+          .split('\n')
+          .at(-1)!
+          .replace(/^warp-restore: (?:error: )?/, '');
+  return new Map(
+    stdout
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => line.split(' ') as [string, string])
+      .map(([number, action]) => [Number(number), action]),
+  );
 }
 
 const fails = (check: string, problem: string, mend: string): Obstacle => ({ check, effect: 'fails', problem, mend });
@@ -220,14 +260,13 @@ const FILE_TYPE = 0o170000;
 
 const POLICY = 'or give restore a policy (docs/policies.md)';
 
-async function* checkDescriptors(image: Image): AsyncGenerator<Obstacle> {
+async function* checkDescriptors(image: Image, actions: Actions): AsyncGenerator<Obstacle> {
   const descriptions = [...image.table('descriptions')];
-  const policies = policiesOf(image);
   const former = `/proc/${image.single('process')!.pid}`;
   const checked = new Set<number>();
-  for (const { number, description: index, policy } of image.table('descriptors')) {
+  for (const { number, description: index } of image.table('descriptors')) {
     const description = descriptions[index];
-    const action = policies[policy - 1]?.action;
+    const action = actions.get(number);
     if (!description || checked.has(index) || action === 'close') continue;
     checked.add(index);
     const problem = action === 'ignore' ? differs : fails;
@@ -268,16 +307,15 @@ async function changeOf(description: NoteRecord<'descriptions'>, path: string, s
   return (await sampleHashOfFile(path, size)) === hash ? '' : 'has changed since the checkpoint';
 }
 
-async function* checkSockets(image: Image): AsyncGenerator<Obstacle> {
-  const policies = policiesOf(image);
-  const actions = new Map<number, string>();
-  for (const { description, policy } of image.table('descriptors')) {
+async function* checkSockets(image: Image, actions: Actions): AsyncGenerator<Obstacle> {
+  const ofSocket = new Map<number, string>();
+  for (const { number, description } of image.table('descriptors')) {
     const { kind, detail } = image.table('descriptions').get(description);
-    const action = policies[policy - 1]?.action ?? '';
-    if (nameOf(names.descriptionKind, kind) === 'socket' && (actions.get(detail) ?? 'close') === 'close') actions.set(detail, action);
+    const action = actions.get(number) ?? '';
+    if (nameOf(names.descriptionKind, kind) === 'socket' && (ofSocket.get(detail) ?? 'close') === 'close') ofSocket.set(detail, action);
   }
   for (const [index, socket] of [...image.table('sockets')].entries()) {
-    const action = actions.get(index);
+    const action = ofSocket.get(index);
     if (action === 'close') continue;
     const state = nameOf(names.socketState, socket.state);
     const local = socketAddress(socket.local);

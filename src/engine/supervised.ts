@@ -18,6 +18,8 @@ export interface Supervision {
   timeout: number;
   /** What `warp-tool run` is to be given: its flags, `--`, the program and its arguments. */
   runArguments: string[];
+  /** The program's environment: that of this process, which has a key, without it. */
+  environment: NodeJS.ProcessEnv;
   /** What `warp-checkpoint` is to be given besides the process. */
   checkpointArguments: string[];
   log: (level: string, message: string) => void;
@@ -29,7 +31,10 @@ export interface Supervision {
  * a Failure says why: a build must not succeed without its image.
  */
 export async function superviseUntilCheckpoint(supervision: Supervision, taken: (result: CheckpointResult) => void): Promise<number> {
-  const child = spawn(process.execPath, [join(packageRoot(), 'bin', 'run.js'), 'run', ...supervision.runArguments], { stdio: 'inherit' });
+  const child = spawn(process.execPath, [join(packageRoot(), 'bin', 'run.js'), 'run', ...supervision.runArguments], {
+    stdio: 'inherit',
+    env: supervision.environment,
+  });
   const state: { status?: number } = {};
   const ended = new Promise<number>((resolve, reject) => {
     child.on('error', (error) => reject(new Failure(`cannot start the program: ${systemErrorReason(error)}`, { cause: error })));

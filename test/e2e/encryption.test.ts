@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { withImage } from '../../src/elf/image.js';
 import { xxh64 } from '../../src/elf/xxh64.js';
-import { firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
+import { executable, firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
 import { command, makeDirectory, projectFile } from './support/host.js';
 import { writeKey } from './support/keys.js';
 import { freePort, readAll, untilListening } from './support/network.js';
@@ -275,6 +275,76 @@ describe('an encrypted checkpoint', () => {
       expect(existsSync(image)).toBe(false);
     }
     await target.goesOn();
+  });
+});
+
+describe('a key that `run` names', () => {
+  it('with --checkpoint-when: the image is encrypted, the program never has the variable, --or-restore opens it', async () => {
+    const image = join(makeDirectory(), 'image');
+    const program = ['--', executable('fd_pipes', variant), makeDirectory()];
+    const environment = { IMAGE_KEY: KEY.toString('hex') };
+    const build = warpTool(['run', '--image', image, '--checkpoint-when', 'true', '--encryption-key-env', 'IMAGE_KEY', ...program], {
+      environment,
+    });
+    expect([(await build.ended).code, build.stderr]).toEqual([137, expect.stringContaining('ready to restore')]);
+    const open = join(makeDirectory(), 'decrypted');
+    await tool('decrypt', image, '-o', open, ...withKey());
+    const needles = { ...forms('user', KEY), ...forms('image', await imageKey(image)), variable: Buffer.from('IMAGE_KEY') };
+    for (const file of [image, open])
+      expect(
+        Object.values(needles).some((needle) => readFileSync(core(file)).includes(needle)),
+        file,
+      ).toBe(false);
+    for (const [flags, options] of [
+      [withKey(), {}],
+      [['--encryption-key-env', 'IMAGE_KEY'], { environment }],
+    ] as [string[], object][]) {
+      const restored = warpTool(['run', '--or-restore', image, ...flags, ...program], options);
+      await restored.output(/^restored ok$/m);
+      expect(restored.stderr).toBe('');
+      await restored.kill();
+    }
+    const started = warpTool(['run', '--or-restore', image, ...program]);
+    await started.output(/is started: .* is encrypted: give its key/, 'stderr');
+  });
+
+  it.skipIf(!command('python3'))(
+    'holds for what the program asks for itself, generation after generation, and is in no memory',
+    async () => {
+      const directory = makeDirectory();
+      const code = `
+import ctypes, sys, time
+for generation in range(3):
+  result = ctypes.CDLL(None).warp_checkpoint(f"{sys.argv[1]}/{generation}".encode(), 1)
+  print("generation", generation, "result", result, flush=True)
+  while generation < 2 and result == 0: time.sleep(1)
+time.sleep(600)`;
+      let program = warpTool(['run', ...withKey(), '--', command('python3')!, '-c', code, directory]);
+      for (const generation of [0, 1]) {
+        await program.output(new RegExp(`^generation ${generation} result 0$`, 'm'));
+        const image = join(directory, String(generation));
+        const needles = { ...forms('user', KEY), ...forms('image', await imageKey(image)) };
+        expect(inMemory(program.pid, needles)).toEqual([]);
+        await program.kill();
+        program = restore(image, withKey());
+        await program.output(new RegExp(`^generation ${generation} result 1$`, 'm'));
+      }
+      await program.output(/^generation 2 result 0$/m);
+      await tool('validate', join(directory, '2'), ...withKey());
+    },
+  );
+
+  it('is refused at once where it is none, or would be in the program', async () => {
+    for (const [flags, message] of [
+      [['--encryption-key-file', '/nowhere/key'], /cannot read the key in \/nowhere\/key/],
+      [['--encryption-key-file', writeKey('short')], /holds no key/],
+      [['--encryption-key-file', '/dev/stdin'], /this is no regular file/],
+      [['--encryption-key-env', 'IMAGE_KEY'], /a program that checkpoints itself would have the key in its memory/],
+    ] as [string[], RegExp][]) {
+      const program = warpTool(['run', ...flags, '--', '/bin/true'], { environment: { IMAGE_KEY: KEY.toString('hex') } });
+      expect((await program.ended).code).toBe(2);
+      expect(program.stderr).toMatch(message);
+    }
   });
 });
 

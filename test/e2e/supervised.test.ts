@@ -107,6 +107,34 @@ describe('run --or-restore', () => {
     await started.output(/is started: .*cannot be restored here/, 'stderr');
     await started.output(/^ready$/m);
   });
+
+  it.skipIf(!command('python3'))('judges the image by the rules of --policies', async () => {
+    const directory = makeDirectory();
+    const [image, opened, rules] = ['image', 'opened', 'rules'].map((name) => join(directory, name)) as [string, string, string];
+    writeFileSync(opened, 'content');
+    const code = `
+import sys, time
+kept = open(sys.argv[1])
+for tick in range(1000000):
+  print("tick", tick, flush=True)
+  time.sleep(0.02)`;
+    const program = [command('python3')!, '-c', code, opened];
+    const build = supervised(image, 'true', program);
+    expect((await build.ended).code, build.stderr).toBe(137);
+    writeFileSync(opened, 'others');
+    const start = (...flags: string[]): Program => warpTool(['run', '--or-restore', image, ...flags, '--', ...program]);
+    const without = start();
+    await without.output(/is started: .*opened has changed/, 'stderr');
+    await without.output(/^tick 0$/m);
+    writeFileSync(rules, `type: file\npath: ${opened}\naction: close\n`);
+    const restored = start('--policies', rules);
+    expect((await restored.output(/^tick (\d+)$/m))[1]).toBe(String(lastTick(build.stdout) + 1));
+    expect(restored.stderr).toBe('');
+    writeFileSync(rules, `type: file\npath: ${opened}\naction: error\n`);
+    const refused = start('--policies', rules);
+    await refused.output(/is started: .*must not come back, says the policy at .*rules:1/, 'stderr');
+    await refused.output(/^tick 0$/m);
+  });
 });
 
 const java = command('java');

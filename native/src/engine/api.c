@@ -60,6 +60,8 @@ static long send_key(int fd, uint8_t key[KEY_SIZE]) {
 int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key, const char *policies) {
   char path[4200], request[8800], working_directory[4096];
   struct sockaddr_un address;
+  struct failure failure = {.text = ""};
+  uint8_t own_key[KEY_SIZE];
   const uint32_t generation = warp_control.generation;
   last_error[0] = 0;
   if (directory == NULL || directory[0] == 0) return engine_fail("no directory is named for the image");
@@ -69,7 +71,12 @@ int engine_ask(const char *directory, enum engine_kind engine, bool leave_runnin
     format(path, sizeof path, "%s/%s", working_directory, directory);
   }
   if (find_character(path, '\n') != NULL) return engine_fail("%s: a directory's name cannot hold a newline here", path);
+  if (key == NULL && engine == ENGINE_WARP && engine_key_file[0] != 0) {
+    if (key_read_file(engine_key_file, own_key, &failure) < 0) return engine_fail("%s", failure.text);
+    key = own_key;
+  }
   long fd = sys(socket, AF_UNIX_, SOCK_STREAM_ | SOCK_CLOEXEC_, 0);
+  if (fd < 0) wipe(own_key, sizeof own_key);
   if (fd < 0) return engine_fail("cannot reach the engine: %s", error_text(fd));
   size_t size = engine_socket_address(&address);
   long error = sys(connect, fd, &address, size);
@@ -77,6 +84,7 @@ int engine_ask(const char *directory, enum engine_kind engine, bool leave_runnin
   if (key != NULL && error == 0) error = send_key((int)fd, key);
   size_t length = format(request, sizeof request, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%d\npolicies-file=%s\n\n", path, engine_names[engine], leave_running, self_contained, lz4_level, policies == NULL ? "" : policies);
   if (error == 0 && sys(sendto, fd, request, length, MSG_NOSIGNAL_) != (long)length) error = -EPIPE;
+  wipe(own_key, sizeof own_key);
   const int result = error < 0 ? engine_fail("cannot reach the engine: %s", error_text(error)) : wait_for_answer((int)fd, generation);
   sys(close, fd);
   return result;

@@ -77,6 +77,7 @@ static void engine_log(enum log_level level, const char *line, size_t length) {
 
 bool generic_processor;
 bool collects_garbage = true;
+char engine_key_file[4096];
 
 static void read_environment(void) {
   struct arena scratch = {NULL};
@@ -90,6 +91,7 @@ static void read_environment(void) {
     if (strings_equal(entry, "WARP_GC=false")) collects_garbage = false;
     if (starts_with(entry, "WARP_LOG_FILE=")) format(log_file, sizeof log_file, "%s", entry + 14);
     if (starts_with(entry, "WARP_POLICIES=") && entry[14] != 0) policies_remember(entry + 14);
+    if (starts_with(entry, "WARP_ENCRYPTION_KEY_FILE=")) format(engine_key_file, sizeof engine_key_file, "%s", entry + 25);
   }
   arena_release(&scratch);
 }

@@ -116,6 +116,8 @@ extern HIDDEN uint32_t helper_tid;
 extern HIDDEN bool generic_processor;
 /* Garbage of Node.js and Java is collected before a capture (else warp-tool run --no-gc). */
 extern HIDDEN bool collects_garbage;
+/* Holds the key of images that the program asks for itself without naming one (WARP_ENCRYPTION_KEY_FILE); empty: they are not encrypted. */
+extern HIDDEN char engine_key_file[4096];
 /* Whether the client of `request` still waits; refuses other clients meanwhile. */
 bool client_waits(const struct request *request);
 void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));
@@ -140,7 +142,7 @@ void policies_remember(const char *path);
 /* Leaves the line that warp_error gives; returns WARP_FAILED. */
 int engine_fail(const char *text, ...) __attribute__((format(printf, 1, 2)));
 /*
- * As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed), a key of KEY_SIZE bytes, which is wiped (NULL: not encrypted), and a file of
+ * As warp_checkpoint (warp.h), with an LZ4 level (0: not compressed), a key of KEY_SIZE bytes, which is wiped (NULL: that of engine_key_file), and a file of
  * policies (NULL or empty: none).
  */
 int engine_ask(const char *directory, enum engine_kind engine, bool leave_running, bool self_contained, int lz4_level, uint8_t *key, const char *policies);

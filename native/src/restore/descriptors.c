@@ -148,6 +148,19 @@ static int find_treatments(struct restore *restore) {
   return 0;
 }
 
+int print_treatments(struct restore *restore) {
+  const struct image *image = &restore->image;
+  if (read_policies(restore) < 0 || find_inherited(restore) < 0 || find_treatments(restore) < 0) return -1;
+  for (size_t i = 0; i < image->descriptors.count; i++) {
+    char line[64];
+    if (restore->treatments[i].action == 0) continue;
+    const size_t n = format(line, sizeof line, "%u %s\n", view_at(&image->descriptors, struct warp_descriptor_record, i)->number, policy_action_name(restore->treatments[i].action));
+    const long error = write_fully(1, line, n);
+    if (error < 0) return fail(&restore->failure, "standard output cannot be written: %s", error_text(error));
+  }
+  return 0;
+}
+
 /* ---- files ---- */
 
 static bool has_directory(const char *path) {

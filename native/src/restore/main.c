@@ -17,7 +17,8 @@ static const char usage[] =
     "namespaces of its own. --verify compares all content with its hashes; that is always done for\n"
     "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n"
     "--inherit-fd puts the caller's descriptor FD in the place of the program's descriptor N; all others are closed.\n"
-    "--policies says what becomes of open files, pipes and sockets, before what the image says (docs/policies.md).\n"
+    "--policies says what becomes of open files, pipes and sockets, before what the image says (docs/policies.md);\n"
+    "with --list-policies that is only printed, a line NUMBER ACTION for each descriptor that a rule is about.\n"
     "Memory that cannot be mapped from the image (it is compressed) is loaded by N threads while the program runs,\n"
     "unless that is little or --no-concurrent is given; --concurrent does so with any image. --load-faults says how\n"
     "absent memory is noticed, --load-trace records what was loaded when; N = 0 loads only what is asked for.\n"
@@ -164,6 +165,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
         program_error("--follow %s: give the process id of a child", value);
         return 2;
       }
+    } else if (strings_equal(argv[i], "--list-policies")) {
+      options->list_policies = true;
     } else if (option_with_value(argc, argv, &i, "--policies", &value)) {
       absolute_path(value, options->policies, sizeof options->policies);
     } else if (option_with_value(argc, argv, &i, "--stats", &value)) {
@@ -356,6 +359,10 @@ int program_main(int argc, char **argv, char **environment) {
   restore->stats.timed = restore->options.stats[0] != 0 || restore->options.trace[0] != 0 || log_level >= LOG_INFO;
   if (read_key(&restore->options, environment, &restore->decryption, &restore->failure) < 0) bad(restore);
   if (image_open(&restore->image, &restore->decryption, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
+  if (restore->options.list_policies) {
+    if (print_treatments(restore) < 0) bad(restore);
+    return 0;
+  }
   end_phase(restore, PHASE_METADATA);
   const struct warp_anchor *anchor = &restore->image.anchor;
   if (anchor->format_minor > WARP_FORMAT_MINOR)

@@ -28,6 +28,7 @@ struct options {
   char image[4200];
   char stats[4200];
   char policies[4200]; /* file of rules; empty for none */
+  bool list_policies;  /* only says what they mean for the image */
   bool direct_map;
   uint32_t environment_size;
   char environment[WARP_ENVIRONMENT_ROOM];
@@ -247,6 +248,8 @@ void prefetch(struct restore *restore);
 /* ---- descriptors.c ---- */
 /* Reads the rules of this restore, before descriptors are closed: the file may be one of those. */
 int read_policies(struct restore *restore);
+/* Prints a line `NUMBER ACTION` for each descriptor that a rule is about; fails where one says `error`. */
+int print_treatments(struct restore *restore);
 int restore_descriptors(struct restore *restore);
 /* What a policy would be about: for matching, and for writing one. */
 struct policy_subject descriptor_subject(const struct restore *restore, uint32_t number, const struct warp_description_record *description);
