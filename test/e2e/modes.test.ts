@@ -188,8 +188,14 @@ it('an image of shared memory and small pieces has nothing to map, and nothing t
   expect(await statsOf(image, ['--concurrent'])).toMatchObject({ mode: 'eager', reason: 'nothing-can-wait', deferred_bytes: 0 });
 });
 
-it('an image of a program whose system calls cannot be redirected is not mapped', async () => {
-  expect(await statsOf(await imageOf('memory_release_fixed'))).toMatchObject({ mode: 'eager', reason: 'small', direct_bytes: 0 });
+describe('an image of a program whose system calls cannot be redirected', () => {
+  it.each(['memory_release_fixed', 'memory_release_made'])('%s is not mapped', async (program) => {
+    expect(await statsOf(await imageOf(program))).toMatchObject({ mode: 'eager', reason: 'small', direct_bytes: 0 });
+  });
+
+  it('is mapped where code that the program has made only looks so', async () => {
+    expect(await statsOf(await imageOf('memory_made'))).toMatchObject({ mode: 'direct', reason: 'plain' });
+  });
 });
 
 it('an image that might need too many memory areas is not mapped', async ({ skip }) => {

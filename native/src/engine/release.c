@@ -285,7 +285,7 @@ static struct site {
   int protection; /* of the code, for mprotect(2) */
 } *sites;
 static size_t site_count, site_capacity;
-static size_t fixed_calls; /* that cannot be redirected */
+static size_t fixed_calls; /* that cannot be redirected, in files' code */
 static uint64_t scanned;   /* hash of the mappings that were looked through */
 
 /* What the C library is known to do: its own calls have their number in sight, but for syscall(3) and those that wait. */
@@ -370,10 +370,18 @@ static void scan(int memory_fd, const struct scanned_mapping *mapping, uint8_t *
   }
 }
 
-static bool is_scanned(const struct map_line *line) {
-  const bool executable = line->permissions[2] == 'x', own = line->start < engine_end() && line->end > engine_start();
-  return executable && !own && line->inode != 0;
+static bool is_code(const struct map_line *line) {
+  const bool own = line->start < engine_end() && line->end > engine_start(), kernels = line->name_length > 2 && compare_bytes(line->name, "[v", 2) == 0;
+  return line->permissions[2] == 'x' && !own && !kernels;
 }
+
+/* Code that no linker has made: in anonymous memory, which may be mapped from the image, or in shared memory that is written elsewhere. */
+static bool is_in_no_file(const struct map_line *line) {
+  const bool from_image = warp_control.generation > 0 && line->inode == warp_control.image_inode && line->device == warp_control.image_device;
+  return line->inode == 0 || from_image || line->permissions[3] == 's';
+}
+
+static bool is_scanned(const struct map_line *line) { return is_code(line) && !is_in_no_file(line); }
 
 static void forget_vanished_sites(int memory_fd) {
   size_t kept = 0;
@@ -386,20 +394,9 @@ static void forget_vanished_sites(int memory_fd) {
   site_count = kept;
 }
 
-size_t release_find_calls(struct arena *arena) {
-  size_t size;
-  long error;
-  const char *maps = read_whole_file(arena, "/proc/self/maps", &size, &error);
-  struct map_line line;
-  struct xxh64_state hash;
-  xxh64_begin(&hash);
-  for (const char *at = maps; at != NULL && (at = parse_map_line(at, &line)) != NULL;)
-    if (is_scanned(&line)) xxh64_update(&hash, &(const uint64_t[]){line.start, line.end, line.device, line.inode, line.offset}, 40);
-  const uint64_t seen = xxh64_end(&hash);
-  if (seen == scanned) return fixed_calls;
+static void find_calls_in_files(const char *maps, int memory_fd, uint8_t *buffer) {
   const uint64_t begun_ns = clock_ns(CLOCK_MONOTONIC_);
-  const int memory_fd = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
-  uint8_t *buffer = arena_allocate(arena, SCAN_SIZE + 2 * ARCH_CODE_AROUND);
+  struct map_line line;
   uint64_t bytes = 0;
   forget_vanished_sites(memory_fd);
   fixed_calls = 0;
@@ -411,10 +408,69 @@ size_t release_find_calls(struct arena *arena) {
     scan(memory_fd, &mapping, buffer);
     bytes += line.end - line.start;
   }
-  if (memory_fd >= 0) sys(close, memory_fd);
-  scanned = seen;
   log_debug("code makes madvise and mremap by itself at %lu places that can be redirected and %lu that cannot: %lu KiB looked through in %lu us", site_count, fixed_calls, bytes / KIB, (clock_ns(CLOCK_MONOTONIC_) - begun_ns) / 1000);
-  return fixed_calls;
+}
+
+static bool is_island(uint64_t address) {
+  for (const struct island *island = islands; island != NULL; island = island->next)
+    if (address >= (uint64_t)island->page && address < (uint64_t)island->page + ISLAND_SIZE) return true;
+  return false;
+}
+
+/* Whether [start, end), SCAN_SIZE at most, has a page: large areas are reserved for code that is never made. */
+static bool has_pages(int pagemap_fd, uint64_t start, uint64_t end) {
+  uint64_t entries[SCAN_SIZE / PAGE_SIZE];
+  const size_t size = (end - start) / PAGE_SIZE * sizeof entries[0];
+  if (sys(pread64, pagemap_fd, entries, size, start / PAGE_SIZE * sizeof entries[0]) != (long)size) return true;
+  for (size_t i = 0; i < size / sizeof entries[0]; i++)
+    if (entries[i] >> 62 != 0) return true; /* present, or swapped */
+  return false;
+}
+
+/*
+ * Code that is in no file: a compiler in the process makes it, moves it and throws it away at any time, with data in between. None of that is changed, and
+ * none taken for a call by what is around it. A call that is certain counts as one that cannot be redirected. Returns how many there are.
+ */
+static size_t find_calls_in_memory(const char *maps, int memory_fd, uint8_t *buffer) {
+  const uint64_t begun_ns = clock_ns(CLOCK_MONOTONIC_);
+  const int pagemap_fd = (int)open_file("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+  size_t found = 0, bytes = 0;
+  struct map_line line;
+  for (const char *at = maps; at != NULL && (at = parse_map_line(at, &line)) != NULL;) {
+    if (!is_code(&line) || !is_in_no_file(&line)) continue;
+    for (uint64_t piece = line.start; piece < line.end; piece += SCAN_SIZE) {
+      const uint64_t end = min_u64(line.end, piece + SCAN_SIZE), from = max_u64(line.start, piece - min_u64(piece, ARCH_CODE_AROUND)), size = min_u64(line.end, end + ARCH_CODE_AROUND) - from;
+      if (!has_pages(pagemap_fd, piece, end) || read_code(memory_fd, from, buffer, size) != (long)size) continue;
+      bytes += end - piece;
+      for (size_t k = piece - from; (k = arch_next_call(buffer, size, k)) < end - from; k++) {
+        if (!arch_is_plain_call(buffer, size, k) || is_island(from + k)) continue;
+        found++;
+        log_debug("the system call at 0x%lx, in code that is in no file, is not redirected", from + k);
+      }
+    }
+  }
+  if (pagemap_fd >= 0) sys(close, pagemap_fd);
+  log_debug("code that is in no file makes madvise and mremap at %lu places: %lu KiB looked through in %lu us", found, bytes / KIB, (clock_ns(CLOCK_MONOTONIC_) - begun_ns) / 1000);
+  return found;
+}
+
+size_t release_find_calls(struct arena *arena) {
+  size_t size;
+  long error;
+  const char *maps = read_whole_file(arena, "/proc/self/maps", &size, &error);
+  struct map_line line;
+  struct xxh64_state hash;
+  xxh64_begin(&hash);
+  for (const char *at = maps; at != NULL && (at = parse_map_line(at, &line)) != NULL;)
+    if (is_scanned(&line)) xxh64_update(&hash, &(const uint64_t[]){line.start, line.end, line.device, line.inode, line.offset}, 40);
+  const uint64_t seen = xxh64_end(&hash);
+  const int memory_fd = (int)open_file("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+  uint8_t *buffer = arena_allocate(arena, SCAN_SIZE + 2 * ARCH_CODE_AROUND);
+  if (seen != scanned) find_calls_in_files(maps, memory_fd, buffer);
+  scanned = seen;
+  const size_t in_memory = find_calls_in_memory(maps, memory_fd, buffer);
+  if (memory_fd >= 0) sys(close, memory_fd);
+  return fixed_calls + in_memory;
 }
 
 /* Room for an entry that `site` can reach; NULL when there is none. */

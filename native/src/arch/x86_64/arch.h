@@ -232,6 +232,8 @@ size_t arch_next_call(const uint8_t *code, size_t size, size_t from);
 /* Judges the one at index `at`; for a redirectable one fills *ret but for `call`. `code` should reach ARCH_CODE_AROUND bytes to both sides. */
 #define ARCH_CODE_AROUND 4352u
 enum arch_call_kind arch_examine_call(const uint8_t *code, size_t size, size_t at, struct arch_call_site *ret);
+/* Whether the one at index `at` makes a call that matters whatever stands around it: its number is loaded right before, with nothing between that could branch. */
+bool arch_is_plain_call(const uint8_t *code, size_t size, size_t at);
 /*
  * Makes the place call engine_redirected_call for madvise and mremap, by way of `entry` (ARCH_ENTRY_SIZE bytes that are going to be executable, within
  * ARCH_ENTRY_REACH of it); both are writable. False, and nothing of the place is changed, where that cannot be reached.

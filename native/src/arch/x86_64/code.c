@@ -328,6 +328,27 @@ enum arch_call_kind arch_examine_call(const uint8_t *code, size_t size, size_t a
   return ARCH_REDIRECTABLE_CALL;
 }
 
+/* Whether the instructions from `from` on lead to `at` and keep the number in rax. */
+static bool leads_to(const uint8_t *code, size_t size, size_t from, size_t at) {
+  while (from < at) {
+    struct instruction instruction;
+    if (!decode(code + from, size - from, &instruction) || !is_movable(&instruction) || effect_on(&instruction, code + from, RAX).kind != LEAVES) return false;
+    from += instruction.length;
+  }
+  return from == at;
+}
+
+bool arch_is_plain_call(const uint8_t *code, size_t size, size_t at) {
+  for (size_t k = 1; k <= LOOK_BACK && k <= at; k++) {
+    const size_t from = at - k;
+    struct instruction instruction;
+    if (!decode(code + from, size - from, &instruction) || instruction.jumps || instruction.length < JUMP_SIZE) continue;
+    const struct effect effect = effect_on(&instruction, code + from, RAX);
+    if (effect.kind == SETS_NUMBER && effect.value >= 0 && matters(effect.value) && leads_to(code, size, from + instruction.length, at)) return true;
+  }
+  return false;
+}
+
 /* ---- redirecting ---- */
 
 extern HIDDEN const char arch_redirected_entry[]; /* patch.S */
