@@ -53,7 +53,8 @@ export default class Checkpoint extends DocumentCommand {
       helpValue: '1-9',
     }),
     'chunk-size': Flags.integer({
-      description: 'KiB that are compressed, and loaded, as one; for lz4. Smaller ones are there sooner, larger ones compress better.',
+      description:
+        'KiB that are compressed, and loaded, as one; for lz4. Smaller ones are there sooner, larger ones compress better. By default 64, and 256 where there is more than 1 GiB.',
       min: 4,
       max: 256,
       helpValue: 'KIB',

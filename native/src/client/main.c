@@ -18,7 +18,7 @@ static const char usage[] =
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
     "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
     "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image. What is compressed as one,\n"
-    "and loaded as one, is a chunk: of 4 to 256 KiB, 256 by default.\n"
+    "and loaded as one, is a chunk: of 4 to 256 KiB; by default 64, and 256 of more than 1 GiB.\n"
     "With a key (64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are) the image is encrypted\n"
     "with AES-256-GCM; the key itself gets into neither the image nor the program.\n"
     "With --engine simengine there is no image and the process goes on; with pauseengine it stands still until\n"

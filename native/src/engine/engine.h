@@ -23,7 +23,7 @@ struct request {
   bool leave_running;
   bool self_contained;
   uint32_t lz4_level;  /* 0: not compressed */
-  uint32_t chunk_kib;  /* content of a compressed chunk, at most COMPRESSED_CHUNK_SIZE; 0: that */
+  uint32_t chunk_kib;  /* content of a compressed chunk, at most COMPRESSED_CHUNK_SIZE; 0: by how much content there is */
   char *key_digits;    /* of the user's key, 2 * KEY_SIZE of them, wiped before anything is captured; NULL: not encrypted */
   uint64_t timeout_ms; /* for the threads to stop; the writing is not limited */
   uint64_t hooks_timeout_ms; /* for a Java application to get ready */
@@ -163,9 +163,14 @@ struct engine_tag {
 /* Those of the checkpoint that is being asked for. */
 extern HIDDEN const struct engine_tag *engine_tags;
 
-/* How much content one chunk of the index covers, at most. Compressed ones are what must be read and decompressed for any byte in them. */
+/*
+ * How much content one chunk of the index covers, at most. Compressed ones are what must be read and decompressed for any byte in them, and what is mapped of an
+ * optimised image: the less, the sooner; but all of the index is read by every restore.
+ */
 #define PLAIN_CHUNK_SIZE MIB
 #define COMPRESSED_CHUNK_SIZE (256 * KIB)
+#define FINE_CHUNK_SIZE (64 * KIB)
+#define MOST_FINE_CONTENT (1024 * MIB)
 
 /* Memory that is not all zeros: whole pages. */
 struct piece {
@@ -241,6 +246,7 @@ struct capture {
   struct list segments;
   uint64_t metadata_size;
   uint64_t content_end;
+  uint64_t chunk_size; /* content of each chunk but the last */
   uint64_t file_end;       /* of what is stored: content_end unless compressed */
   uint64_t repeated_bytes; /* content that is stored with other chunks of the same content */
 
@@ -250,11 +256,6 @@ struct capture {
   uint64_t released_ns; /* when the program went on before the image was written, else 0 */
   uint64_t bytes_written;
 };
-
-static inline uint64_t capture_chunk_size(const struct capture *capture) {
-  const struct request *request = capture->request;
-  return request->lz4_level == 0 ? PLAIN_CHUNK_SIZE : request->chunk_kib == 0 ? COMPRESSED_CHUNK_SIZE : request->chunk_kib * KIB;
-}
 
 /* Takes one checkpoint. On success without leave_running it does not return: the process ends. */
 int checkpoint(struct request *request, struct failure *failure);

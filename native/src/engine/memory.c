@@ -631,6 +631,13 @@ static void add_object_segments(struct capture *capture, struct warp_vma_record 
   add_segment(capture, at, vma->end, false, 0, vma->protection);
 }
 
+static uint64_t chosen_chunk_size(const struct capture *capture) {
+  const struct request *request = capture->request;
+  if (request->lz4_level == 0) return PLAIN_CHUNK_SIZE;
+  if (request->chunk_kib != 0) return request->chunk_kib * KIB;
+  return capture->content_end > MOST_FINE_CONTENT ? COMPRESSED_CHUNK_SIZE : FINE_CHUNK_SIZE;
+}
+
 int capture_scan_memory(struct capture *capture) {
   struct page_query query = {.guard = PAGE_IS_GUARD_, .pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
   if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/PID/pagemap: %s: mount procfs", error_text(query.pagemap));
@@ -654,7 +661,7 @@ int capture_scan_memory(struct capture *capture) {
       add_private_segments(capture, vma, first_run);
     }
   }
-  const uint64_t chunk_size = capture_chunk_size(capture);
+  const uint64_t chunk_size = capture->chunk_size = chosen_chunk_size(capture);
   for (uint64_t at = 0; at < capture->content_end; at += chunk_size) {
     struct warp_chunk_record *chunk = table_add(&capture->chunks);
     chunk->content_offset = chunk->file_offset = at;

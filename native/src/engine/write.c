@@ -8,8 +8,8 @@
 
 #define TID_CANDIDATES 1024
 
-/* Compressed chunks that are written at once: they lie in the file in the order of their content. */
-#define BATCH (CHUNK_LARGEST / COMPRESSED_CHUNK_SIZE)
+/* What compressed chunks that are written at once have in memory: they lie in the file in the order of their content. */
+#define BATCH CHUNK_LARGEST
 
 struct writer {
   struct capture *capture;
@@ -415,7 +415,7 @@ static void place_sealed(struct capture *capture, struct arena *scratch) {
 static void write_chunks(struct writer *writer) {
   struct capture *capture = writer->capture;
   const bool compressed = capture->request->lz4_level > 0, packed = compressed || capture->sealing != NULL;
-  const size_t step = compressed ? BATCH : 1, count = capture->chunks.records.count;
+  const size_t step = compressed ? BATCH / capture->chunk_size : 1, count = capture->chunks.records.count;
   while (writer->error == 0) {
     size_t index = __atomic_fetch_add(&next_chunk, step, __ATOMIC_RELAXED);
     if (index >= count) break;
@@ -472,12 +472,12 @@ int capture_write_memory(struct capture *capture) {
   for (size_t i = 0; i < count; i++) {
     struct writer *writer = &writers[i];
     writer->capture = capture;
-    writer->buffer = arena_allocate(&scratch, capture_chunk_size(capture));
+    writer->buffer = arena_allocate(&scratch, capture->chunk_size);
     if (compressed) {
-      writer->other = arena_allocate(&scratch, COMPRESSED_CHUNK_SIZE);
+      writer->other = arena_allocate(&scratch, capture->chunk_size);
       writer->workspace = arena_allocate(&scratch, LZ4_WORKSPACE);
     }
-    if (packed) writer->output = arena_allocate(&scratch, CHUNK_LARGEST + BATCH * TAG_SIZE);
+    if (packed) writer->output = arena_allocate(&scratch, BATCH + BATCH / capture->chunk_size * TAG_SIZE);
     writer->lowest_tid = lowest;
     writer->tid_span = highest - lowest;
   }
