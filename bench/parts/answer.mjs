@@ -114,12 +114,17 @@ async function measureProgram(measured) {
   const beside = ratio(walls(best), walls('direct'));
   verdict(`${measured.title}: trained concurrent first answer within 1.5 of direct-mapped`, showRatio(beside), beside.median <= 1.5);
   for (const name of Object.keys(peers))
-    for (const [cold, times] of [
-      ['', 10],
-      [', cold', 3],
+    for (const [way, cold, times] of [
+      ['direct', '', 10],
+      ['direct', ', cold', 3],
+      [best, ', cold', 3],
     ]) {
-      const sooner = ratio(walls(`${name}${cold}`), walls(`direct${cold}`));
-      verdict(`${measured.title}: first answer ${times} times sooner than ${name}${cold}`, showRatio(sooner), sooner.median >= times);
+      const sooner = ratio(walls(`${name}${cold}`), walls(`${way}${cold}`));
+      verdict(
+        `${measured.title}: ${way}: first answer ${times} times sooner than ${name}${cold}`,
+        showRatio(sooner),
+        sooner.median >= times,
+      );
     }
   if (measured.name === 'tomcat') {
     const sooner = ratio(walls('plain start'), walls(best));

@@ -6,8 +6,8 @@
  * meanwhile; in a restored process it first postpones what V8 wanted to do later. For V8, time has jumped, and its memory reducer, which begins
  * some seconds after a collection, would begin at once and touch all that lives.
  *
- * Functions of the program are found by the dynamic linker; libuv's are its stable interface, and the names of V8's and Node.js's have been the same since
- * Node.js 12. Programs without them have no event loop that is meant here.
+ * Functions of the program are found by the dynamic linker; libuv's are its stable interface; where one of V8's or Node.js's has another name there is no
+ * collection. Programs without them have no event loop that is meant here.
  */
 #include "javascript.h"
 
