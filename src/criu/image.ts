@@ -2,9 +2,11 @@
 import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../failure.js';
+import { hex } from '../hex.js';
 import { type Message, readEntries } from './entries.js';
 
 const PAGE_SIZE = 4096n;
+const ADDRESSES = 1n << 64n;
 const PRESENT = 4n; // PE_PRESENT of criu/include/pagemap.h
 const PARENT = 1n;
 
@@ -167,14 +169,22 @@ export class CriuImage {
   private pages(pid: number): { file: string; runs: { start: bigint; end: bigint; flags: bigint; offset: bigint }[] } {
     const [head, ...entries] = this.optional(`pagemap-${pid}.img`);
     let offset = 0n;
+    let last = 0n;
     const runs = entries.map((entry) => {
-      const size = (entry.has(5) ? entry.big(5) : entry.big(2)) * PAGE_SIZE;
+      const pages = entry.has(5) ? entry.big(5) : entry.big(2);
       const flags = entry.has(4) ? entry.big(4) : entry.big(3) !== 0n ? PARENT : PRESENT;
-      const run = { start: entry.big(1), end: entry.big(1) + size, flags, offset };
-      if ((flags & PRESENT) !== 0n) offset += size;
+      const run = { start: entry.big(1), end: entry.big(1) + pages * PAGE_SIZE, flags, offset };
+      if (run.end > ADDRESSES) throw this.damaged(`pagemap-${pid}.img`, `${pages} pages at ${hex(run.start)} are more than there are`);
+      if (run.start < last) throw this.damaged(`pagemap-${pid}.img`, `pages at ${hex(run.start)} stand behind those up to ${hex(last)}`);
+      last = run.end;
+      if ((flags & PRESENT) !== 0n) offset += pages * PAGE_SIZE;
       return run;
     });
     return { file: join(this.directory, `pages-${head?.number(1) ?? 0}.img`), runs };
+  }
+
+  private damaged(name: string, why: string): Failure {
+    return new Failure(`${join(this.directory, name)}: ${why}; take the image from its source again`);
   }
 
   private areas(pid: number, mm: Message): CriuArea[] {
@@ -182,6 +192,7 @@ export class CriuImage {
     let from = 0;
     return mm.messages(14).map((vma) => {
       const [start, end, status, shared] = [vma.big(1), vma.big(2), vma.number(7), (vma.number(6) & 1) !== 0];
+      if (end < start) throw this.damaged(`mm-${pid}.img`, `memory area ${hex(start)}-${hex(end)} ends before it begins`);
       const isFile = (status & (AREA.filePrivate | AREA.fileShared)) !== 0;
       const isStack = (status & AREA.stack) !== 0 || (start <= mm.big(5) && mm.big(5) < end);
       const special = (status & (AREA.vdso | AREA.vvar | AREA.vsyscall)) !== 0;
@@ -211,7 +222,8 @@ export class CriuImage {
     const bytes = Buffer.alloc(Number(length < 65_536n ? length : 65_536n));
     const fd = openSync(file, 'r');
     try {
-      readSync(fd, bytes, 0, bytes.length, run.offset + (start - run.start));
+      // What the file lacks cannot be told from empty arguments.
+      if (readSync(fd, bytes, 0, bytes.length, run.offset + (start - run.start)) < bytes.length) return null;
     } finally {
       closeSync(fd);
     }
