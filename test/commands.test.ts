@@ -177,7 +177,7 @@ describe('errors', () => {
     [['run', '--policies', '/no/such', '--', 'true'], /^warp-tool: \/no\/such: the policies cannot be read: No such file or directory/],
     [['checkpoint', 'abc', '--to', '/tmp/x'], /abc is not a process id/],
     [['checkpoint', '1'], /missing flag --to; see/],
-    [['checkpoint', '1', '--to', 's3://b/k'], /object storage \(s3:\/\/\) is not supported/],
+    [['checkpoint', '1', '--to', 'http://b/k'], /http:\/\/b\/k is not a place in an object store; give s3:/],
     [['checkpoint', '1', '--to', '/tmp/x', '--compression', 'zip'], /expected --compression=zip to be one of: none, lz4/],
     [['checkpoint', '1', '--to', '/tmp/x', '--compression-level', '3'], /no meaning without --compression lz4/],
     [['checkpoint', '1', '--to', '/tmp/x', '--encryption-key-env', 'K'], /variable K with the key is not set/],

@@ -1,20 +1,14 @@
 import { Args, Flags } from '@oclif/core';
+import { schemeOf } from '../elf/source.js';
 import { runCheckpoint, type CheckpointResult } from '../engine/client.js';
 import { Failure } from '../failure.js';
+import type { StagingOptions } from '../store/staging.js';
 import { bytes, printable } from '../terminal/format.js';
 import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
-import {
-  engineFlag,
-  givenFlags,
-  logLevelFlag,
-  notYetFlags,
-  policiesFlag,
-  refuseOthers,
-  refuseUnsupported,
-  refuseUrl,
-} from './engine-flags.js';
+import { engineFlag, givenFlags, logLevelFlag, notYetFlags, policiesFlag, refuseOthers, refuseUnsupported } from './engine-flags.js';
 import { keyFlags, nativeKeyArguments } from './keys.js';
+import { transferring } from './local-file.js';
 
 const OUTCOME: Record<string, string> = { simengine: 'no image; the process goes on', pauseengine: 'no image; the process is paused' };
 
@@ -26,19 +20,24 @@ const { parent } = notYetFlags;
 export default class Checkpoint extends DocumentCommand {
   static override summary = 'Capture a process that `run` started into an image.';
   static override description =
-    'Returns when the image is durable. The process then dies of SIGKILL (status 137), unless --leave-running is given.';
+    'Returns when the image is durable. The process then dies of SIGKILL (status 137), unless --leave-running is given. An image for object storage is written below the temporary directory (TMPDIR) first; the process is held until the store has it, and goes on where the store does not take it.';
   static override examples = [
     '<%= config.bin %> checkpoint 1234 --to /tmp/image',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --leave-running --timeout 30',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --compression lz4',
     '<%= config.bin %> checkpoint 1234 --to /tmp/image --encryption-key-env IMAGE_KEY',
+    '<%= config.bin %> checkpoint 1234 --to s3://bucket/services/search/',
     '<%= config.bin %> checkpoint 1234 --to /tmp/paused --engine pauseengine',
   ];
   static override args = {
     pid: Args.string({ description: 'Process to capture; see `warp-tool ps`.', required: true, ignoreStdin: true }),
   };
   static override flags = {
-    to: Flags.string({ description: 'Directory for the image (core.img); made if it is not there.', required: true, helpValue: 'DIR' }),
+    to: Flags.string({
+      description: 'Directory for the image (core.img), made if it is not there, or an s3:// or gs:// URL. What is there is replaced.',
+      required: true,
+      helpValue: 'DIR|URL',
+    }),
     'leave-running': Flags.boolean({ description: 'Let the process go on after the capture.' }),
     'self-contained': Flags.boolean({ description: 'Store unmodified pages of mapped files too.' }),
     compression: Flags.string({
@@ -71,7 +70,9 @@ export default class Checkpoint extends DocumentCommand {
   async run(): Promise<CheckpointResult> {
     const { args, flags, raw } = await this.parse(Checkpoint);
     refuseUnsupported(flags);
-    refuseUrl(flags.to, 'use a local directory, then `warp-tool push`');
+    const remote = schemeOf(flags.to) !== null;
+    if (remote && flags.engine !== 'warp')
+      throw new Failure(`--engine ${flags.engine} does not write to ${flags.to}; give a local directory`);
     if (!/^[1-9][0-9]*$/.test(args.pid))
       throw new Failure(`${args.pid} is not a process id; see \`warp-tool ps\` for what can be checkpointed`);
     if (flags.timeout !== undefined && !(Number(flags.timeout) > 0))
@@ -79,7 +80,7 @@ export default class Checkpoint extends DocumentCommand {
     if (flags['compression-level'] !== undefined && flags.compression === 'none')
       throw new Failure('--compression-level has no meaning without --compression lz4; give both');
     if (flags.engine === 'criu') return this.dump(Number(args.pid), flags, givenFlags(raw));
-    const argv = [args.pid, '--to', flags.to, '--engine', flags.engine];
+    const argv = ['--engine', flags.engine];
     if (flags.engine === 'simengine' || flags.engine === 'pauseengine')
       refuseOthers(flags.engine, givenFlags(raw), SIMULATED[flags.engine]);
     argv.push('--compression', flags.compression);
@@ -93,24 +94,30 @@ export default class Checkpoint extends DocumentCommand {
     if (flags.policies !== undefined) argv.push('--policies', flags.policies);
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
 
-    const progress = new Progress(`checkpoint ${args.pid}`);
+    const bar = new Progress(`checkpoint ${args.pid}`);
     const { errorStyle } = this;
-    try {
-      const result = await runCheckpoint(argv, {
-        log: (level, message) => {
-          progress.end();
-          const coloured = level === 'error' ? errorStyle.red(level) : level === 'warn' ? errorStyle.yellow(level) : errorStyle.dim(level);
-          process.stderr.write(`${coloured}: ${printable(message)}\n`);
-        },
-        progress: (done, total) => progress.update(done, total),
+    const observer = {
+      log: (level: string, message: string): void => {
+        bar.end();
+        const coloured = level === 'error' ? errorStyle.red(level) : level === 'warn' ? errorStyle.yellow(level) : errorStyle.dim(level);
+        process.stderr.write(`${coloured}: ${printable(message)}\n`);
+      },
+      progress: (done: number, total: number): void => bar.update(done, total),
+    };
+    const toStore = (staging: StagingOptions): Promise<CheckpointResult> =>
+      import('../engine/remote.js').then(({ checkpointToStore }) => {
+        const leaveRunning = flags['leave-running'] ?? false;
+        return checkpointToStore({ pid: Number(args.pid), url: flags.to, argv, leaveRunning, observer, ...staging });
       });
-      progress.end();
+    try {
+      const result = await (remote ? transferring(toStore) : runCheckpoint([args.pid, '--to', flags.to, ...argv], observer));
+      bar.end();
       this.present(result, flags.json ?? false, (document) => [
         `${printable(document.image)}  ${this.style.dim(OUTCOME[flags.engine] ?? `${bytes(document.bytes)}, generation ${document.generation}`)}`,
       ]);
       return result;
     } finally {
-      progress.end();
+      bar.end();
     }
   }
 

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { Flags } from '@oclif/core';
+import { schemeOf } from '../elf/source.js';
 import { nativeFile } from '../engine/native.js';
 import { Failure, systemErrorReason } from '../failure.js';
 
@@ -53,8 +54,7 @@ export function givenFlags(raw: readonly { type: string; flag?: string }[]): str
   return raw.flatMap((token) => (token.type === 'flag' && token.flag !== undefined ? [token.flag] : []));
 }
 
-/** A local directory or file, where the contract also allows an object's URL; `mend` is what to do instead. */
+/** Throws for a URL where only a local directory or file will do; `mend` is what to do instead. */
 export function refuseUrl(place: string, mend: string): void {
-  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(place);
-  if (scheme) throw new Failure(`${place}: object storage (${scheme[1]}://) is not supported by this version; ${mend}`);
+  if (schemeOf(place) !== null) throw new Failure(`${place} is not a local directory; ${mend}`);
 }

@@ -8,17 +8,16 @@ import { Image, withImage } from '../elf/image.js';
 import { ImageWriter, outputPath } from '../elf/image-writer.js';
 import { rearranged } from '../elf/rearrange.js';
 import { IMAGE_COMPRESSED, IMAGE_DELTA, IMAGE_FOREIGN } from '../elf/schema.js';
-import { resolveImage } from '../elf/source.js';
+import { resolveImage, schemeOf } from '../elf/source.js';
 import { trainingRun, type RunEnd } from '../engine/training.js';
 import { Failure } from '../failure.js';
-import { interruptible } from '../interruption.js';
+import type { StagingOptions } from '../store/staging.js';
 import { optimize } from '../schemas/index.js';
 import { type Static } from '../schemas/builder.js';
 import { count, printable } from '../terminal/format.js';
-import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
-import { refuseUrl } from './engine-flags.js';
 import { keyFlags } from './keys.js';
+import { transferring } from './local-file.js';
 import { optimisationJson, optimisationText } from './optimisation.js';
 
 type Document = Static<typeof optimize>;
@@ -50,7 +49,7 @@ export default class Optimize extends DocumentCommand {
     }),
     output: Flags.string({
       char: 'o',
-      description: 'Directory for core.img, or a file (*.img), instead of the image itself.',
+      description: 'Directory for core.img, a file (*.img), or an s3:// or gs:// URL, instead of the image itself.',
       helpValue: 'OUT',
     }),
     'keep-compressed': Flags.boolean({
@@ -66,74 +65,88 @@ export default class Optimize extends DocumentCommand {
 
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Optimize);
-    refuseUrl(args.image, 'get the image with `warp-tool pull` first');
-    const source = await resolveImage(args.image);
-    const output = flags.output === undefined ? source : await outputPath(flags.output, true);
+    const target = flags.output ?? args.image;
     const options = await this.openOptions(flags);
-    const bar = new Progress('writing');
     const ends: RunEnd[] = [];
-    try {
-      await interruptible((signal) => {
-        const progress = (done: number, total: number): void => {
-          signal.throwIfAborted();
-          bar.update(done, total);
-        };
-        const work = async (image: Image): Promise<void> => {
-          refuse(image);
-          const directory = await mkdtemp(join(tmpdir(), 'warp-tool-optimize-'));
-          try {
-            const program = image.single('process');
-            // Root's restorer takes on the program's identity before it writes there.
-            if (program && process.geteuid!() === 0) await chown(directory, program.uid[1]!, program.gid[1]!);
-            const runs: Map<bigint, bigint>[] = [];
-            for (let index = 0; index < flags.runs; index++) {
-              const { until, timeout, verbose, 'load-faults': loadFaults } = flags;
-              const training = {
-                image: source,
-                until,
-                timeout,
-                loadFaults,
-                key: image.encrypted ? options.key : undefined,
-                verbose,
-                signal,
-              };
-              const { end, trace } = await trainingRun(training, join(directory, String(index))).catch((error: unknown) => {
-                if (error instanceof Failure && flags.runs > 1)
-                  throw new Failure(`training run ${index + 1} of ${flags.runs}: ${error.message}`, { cause: error });
-                throw error;
-              });
-              ends.push(end);
-              runs.push(askedTimes(trace));
-            }
-            const status = flags.output === undefined ? await stat(source) : null;
-            const threads = availableParallelism();
-            const mappable = !flags['keep-compressed'] && !image.encrypted;
-            const optimised = await rearranged(image, mergeRuns(image, runs), mappable);
-            await ImageWriter.write(output, async (writer) => {
-              const key = image.encrypted ? options.key : undefined;
-              if (key) await writeEncrypted(await Image.from(optimised), writer, key, { threads, progress, signal });
-              else await writer.copyAll(optimised, progress);
-              if (!status) return;
-              // It takes the image's place: whoever could restore that can restore this.
-              if (status.uid !== process.geteuid!()) await chown(writer.path, status.uid, status.gid);
-              await chmod(writer.path, status.mode & 0o7777);
-            });
-          } finally {
-            await rm(directory, { recursive: true, force: true });
-          }
-        };
-        return withImage(source, work, options);
-      });
-    } finally {
-      bar.end();
-    }
-    const document: Document = { image: output, ended_by: ends, ...(await withImage(output, optimisationJson, options))! };
+    const optimise = async (source: string, output: string, staging: StagingOptions): Promise<Document> => {
+      await withImage(source, (image) => this.train(image, source, output, options.key, flags, ends, staging), options);
+      return { image: output, ended_by: ends, ...(await withImage(output, optimisationJson, options))! };
+    };
+    const document = await transferring(async (staging) => {
+      if (schemeOf(args.image) === null && schemeOf(target) === null) {
+        const source = await resolveImage(args.image);
+        return optimise(source, flags.output === undefined ? source : await outputPath(flags.output, true), staging);
+      }
+      const { checkWritable, pushStaged, withPulled, withStage } = await import('../store/staging.js');
+      // Training takes long.
+      if (schemeOf(target) !== null) await checkWritable(target);
+      const toTarget = async (source: string): Promise<Document> => {
+        if (schemeOf(target) === null) return optimise(source, await outputPath(target, true), staging);
+        return withStage(async (directory) => {
+          const optimised = await optimise(source, join(directory, 'core.img'), staging);
+          await pushStaged(optimised.image, target, staging);
+          return { ...optimised, image: target };
+        });
+      };
+      if (schemeOf(args.image) === null) return toTarget(await resolveImage(args.image));
+      return withPulled(args.image, staging, ({ path }) => toTarget(path));
+    });
     this.present(document, flags.json ?? false, (result) => [
       printable(result.image),
       `  ${optimisationText(result)}`,
       `  ${endsText(ends)}`,
     ]);
     return document;
+  }
+
+  /** Restores the program as often as is asked for, and writes what that has taught. */
+  private async train(
+    image: Image,
+    source: string,
+    output: string,
+    givenKey: Buffer | undefined,
+    flags: { runs: number; until?: string; timeout: number; 'load-faults'?: string; verbose?: boolean; 'keep-compressed'?: boolean },
+    ends: RunEnd[],
+    staging: StagingOptions,
+  ): Promise<void> {
+    refuse(image);
+    const { signal } = staging;
+    const progress = (done: number, total: number): void => {
+      signal.throwIfAborted();
+      staging.progress('writing', done, total);
+    };
+    const key = image.encrypted ? givenKey : undefined;
+    const directory = await mkdtemp(join(tmpdir(), 'warp-tool-optimize-'));
+    try {
+      const program = image.single('process');
+      // Root's restorer takes on the program's identity before it writes there.
+      if (program && process.geteuid!() === 0) await chown(directory, program.uid[1]!, program.gid[1]!);
+      const runs: Map<bigint, bigint>[] = [];
+      for (let index = 0; index < flags.runs; index++) {
+        const { until, timeout, verbose = false, 'load-faults': loadFaults } = flags;
+        const training = { image: source, until, timeout, loadFaults, key, verbose, signal };
+        const { end, trace } = await trainingRun(training, join(directory, String(index))).catch((error: unknown) => {
+          if (error instanceof Failure && flags.runs > 1)
+            throw new Failure(`training run ${index + 1} of ${flags.runs}: ${error.message}`, { cause: error });
+          throw error;
+        });
+        ends.push(end);
+        runs.push(askedTimes(trace));
+      }
+      const status = output === source ? await stat(source) : null;
+      const mappable = !flags['keep-compressed'] && !image.encrypted;
+      const optimised = await rearranged(image, mergeRuns(image, runs), mappable);
+      await ImageWriter.write(output, async (writer) => {
+        if (key) await writeEncrypted(await Image.from(optimised), writer, key, { threads: availableParallelism(), progress, signal });
+        else await writer.copyAll(optimised, progress);
+        if (!status) return;
+        // It takes the image's place: whoever could restore that can restore this.
+        if (status.uid !== process.geteuid!()) await chown(writer.path, status.uid, status.gid);
+        await chmod(writer.path, status.mode & 0o7777);
+      });
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
   }
 }
 

@@ -1,10 +1,9 @@
 import { Args } from '@oclif/core';
-import { interruptible } from '../interruption.js';
 import { pull } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { bytes, printable } from '../terminal/format.js';
-import { Progress } from '../terminal/progress.js';
 import { DocumentCommand } from './base.js';
+import { transferring } from './local-file.js';
 import { forceFlag, storeFlags, storeOptions } from './store-flags.js';
 
 type Document = Static<typeof pull>;
@@ -32,29 +31,14 @@ export default class Pull extends DocumentCommand {
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Pull);
     const options = storeOptions(flags);
-    const bar = new Progress(args.url);
-    try {
-      const { path, size, ...rest } = await interruptible(async (signal) => {
-        const { pull: pullImage } = await import('../store/pull.js');
-        return pullImage(args.url, args.directory, {
-          ...options,
-          force: flags.force ?? false,
-          parallel: flags.parallel,
-          signal,
-          progress: (step, done, total) => {
-            bar.label = step;
-            bar.update(done, total);
-          },
-        });
-      });
-      bar.end();
-      const document: Document = { image: path, size: byteCountOf(size), ...rest };
-      this.present(document, flags.json ?? false, ({ image, verified }) => [
-        `${printable(image)}  ${this.style.dim(`${bytes(size)}, ${VERIFIED[verified]}`)}`,
-      ]);
-      return document;
-    } finally {
-      bar.end();
-    }
+    const { path, size, ...rest } = await transferring(async (staging) => {
+      const { pull: pullImage } = await import('../store/pull.js');
+      return pullImage(args.url, args.directory, { ...options, ...staging, force: flags.force ?? false, parallel: flags.parallel });
+    });
+    const document: Document = { image: path, size: byteCountOf(size), ...rest };
+    this.present(document, flags.json ?? false, ({ image, verified }) => [
+      `${printable(image)}  ${this.style.dim(`${bytes(size)}, ${VERIFIED[verified]}`)}`,
+    ]);
+    return document;
   }
 }

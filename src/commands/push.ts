@@ -1,10 +1,9 @@
 import { Args } from '@oclif/core';
-import { interruptible } from '../interruption.js';
 import { push } from '../schemas/index.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import { bytes, count, printable } from '../terminal/format.js';
-import { Progress } from '../terminal/progress.js';
 import { DocumentCommand, imageArgument } from './base.js';
+import { transferring } from './local-file.js';
 import { forceFlag, storeFlags, storeOptions } from './store-flags.js';
 
 type Document = Static<typeof push>;
@@ -33,30 +32,14 @@ export default class Push extends DocumentCommand {
   async run(): Promise<Document> {
     const { args, flags } = await this.parse(Push);
     const options = storeOptions(flags);
-    const bar = new Progress(args.url);
-    try {
-      const pushed = await interruptible(async (signal) => {
-        const { push: pushImage } = await import('../store/push.js');
-        return pushImage(args.image, args.url, {
-          ...options,
-          force: flags.force ?? false,
-          parallel: flags.parallel,
-          signal,
-          progress: (step, done, total) => {
-            bar.label = step;
-            bar.update(done, total);
-          },
-        });
-      });
-      bar.end();
-      const { size, ...rest } = pushed;
-      const document: Document = { ...rest, size: byteCountOf(size) };
-      this.present(document, flags.json ?? false, ({ url, parts, sha256 }) => [
-        `${printable(url)}  ${this.style.dim(`${bytes(size)} in ${count(parts, 'part')}, SHA-256 ${sha256}`)}`,
-      ]);
-      return document;
-    } finally {
-      bar.end();
-    }
+    const { size, ...rest } = await transferring(async (staging) => {
+      const { push: pushImage } = await import('../store/push.js');
+      return pushImage(args.image, args.url, { ...options, ...staging, force: flags.force ?? false, parallel: flags.parallel });
+    });
+    const document: Document = { ...rest, size: byteCountOf(size) };
+    this.present(document, flags.json ?? false, ({ url, parts, sha256 }) => [
+      `${printable(url)}  ${this.style.dim(`${bytes(size)} in ${count(parts, 'part')}, SHA-256 ${sha256}`)}`,
+    ]);
+    return document;
   }
 }

@@ -4,6 +4,7 @@ import { Failure } from '../failure.js';
 import { imageArgument, WarpCommand } from './base.js';
 import { engineFlag, givenFlags, logLevelFlag, policiesFlag, refuseOthers, refuseUnsupported, refuseUrl } from './engine-flags.js';
 import { keyFlags, nativeKeyArguments } from './keys.js';
+import { nativeImageArguments } from './local-file.js';
 
 export default class Restore extends WarpCommand {
   static override summary = 'Bring a process back from its image.';
@@ -61,13 +62,13 @@ export default class Restore extends WarpCommand {
     const programArguments = this.takeProgramArguments();
     const { args, flags, raw } = await this.parse(Restore);
     refuseUnsupported(flags);
-    refuseUrl(args.image, 'get the image with `warp-tool pull` first');
+    if (flags.engine !== 'warp') refuseUrl(args.image, `--engine ${flags.engine} has no images there`);
     if (flags.engine === 'criu') {
       refuseOthers('criu', [...givenFlags(raw), ...(programArguments.length > 0 ? [''] : [])], ['keep-pid', 'log-level']);
       const { criuRestore } = await import('../criu/engine.js');
       criuRestore(args.image, flags['log-level']);
     }
-    const argv = ['warp-restore', args.image, '--engine', flags.engine];
+    const argv = ['warp-restore', '--engine', flags.engine];
     if (flags.engine === 'simengine' || flags.engine === 'pauseengine') refuseOthers(flags.engine, givenFlags(raw), ['env', 'log-level']);
     if (flags.concurrent !== undefined) argv.push(flags.concurrent ? '--concurrent' : '--no-concurrent');
     for (const name of ['load-concurrency', 'load-faults', 'load-trace'] as const)
@@ -84,6 +85,7 @@ export default class Restore extends WarpCommand {
     if (flags.stats !== undefined) argv.push('--stats', flags.stats);
     argv.push(...(await nativeKeyArguments(flags, (message) => this.warnUser(message))));
     if (flags['log-level']) argv.push('--log-level', flags['log-level']);
+    argv.push(...(await nativeImageArguments(args.image)));
     if (programArguments.length > 0) argv.push('--', ...programArguments);
     become(nativeFile('warp-restore'), argv, process.env);
   }

@@ -7,6 +7,7 @@ import { genericProcessor, GENERIC_JAVA_OPTIONS } from '../engine/processor.js';
 import { bytes, printable } from '../terminal/format.js';
 import { WarpCommand } from './base.js';
 import { keyFlags, keyOf, nativeKeyArguments } from './keys.js';
+import { nativeImageArguments } from './local-file.js';
 import { checkPolicies, logLevelFlag, policiesFlag, refuseUrl } from './engine-flags.js';
 
 export default class Run extends WarpCommand {
@@ -94,12 +95,17 @@ export default class Run extends WarpCommand {
     const keyArguments = await nativeKeyArguments(flags, () => {});
     const keyFile = flags['encryption-key-file'] === undefined ? undefined : resolve(flags['encryption-key-file']);
     if (flags['or-restore'] !== undefined) {
-      refuseUrl(flags['or-restore'], 'use a local directory');
       const { whyNotRestorable } = await import('../engine/usable.js');
       const policies = flags.policies === undefined ? [] : ['--policies', flags.policies];
-      const reason = await whyNotRestorable(flags['or-restore'], key, policies.length > 0 ? [...policies, ...keyArguments] : []);
-      if (reason === null)
-        become(nativeFile('warp-restore'), ['warp-restore', flags['or-restore'], ...policies, ...keyArguments], process.env);
+      let reason = await whyNotRestorable(flags['or-restore'], key, policies.length > 0 ? [...policies, ...keyArguments] : []);
+      const image =
+        reason === null
+          ? await nativeImageArguments(flags['or-restore']).catch((error: unknown) => {
+              if (!(error instanceof Failure)) throw error;
+              reason = error.message;
+            })
+          : undefined;
+      if (image) become(nativeFile('warp-restore'), ['warp-restore', ...image, ...policies, ...keyArguments], process.env);
       process.stderr.write(`warp-tool: ${command[0]} is started: ${reason}\n`);
     }
     key?.fill(0);

@@ -37,9 +37,11 @@ interface ExecAddon {
  */
 export function intendedDescriptors(argv: readonly string[], env: NodeJS.ProcessEnv): number[] {
   const named = argv.flatMap((argument) => [...argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d+)/g)].map((match) => Number(match[1])));
-  const inherited = argv.flatMap((argument, index) => (argv[index - 1] === '--inherit-fd' ? [Number(argument.split('=')[1])] : []));
+  const given = (flag: string): string[] => argv.filter((_, index) => argv[index - 1] === flag);
+  const inherited = given('--inherit-fd').map((pair) => Number(pair.split('=')[1]));
+  const image = given('--image-fd').map(Number);
   const activated = Array.from({ length: Math.min(Number(env['LISTEN_FDS'] ?? 0) || 0, 1024) }, (_, index) => 3 + index);
-  return [...named, ...inherited, ...activated];
+  return [...named, ...inherited, ...image, ...activated];
 }
 
 /** Becomes another program, as execve(2) does; `path` is absolute. Comes back only with an error. */

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { constants, existsSync, readFileSync, type BigIntStats } from 'node:fs';
+import { closeSync, constants, existsSync, readFileSync, type BigIntStats } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { release } from 'node:os';
@@ -57,7 +57,7 @@ export async function* checkRestorable(image: Image, rules: readonly string[] = 
     checkDescriptors,
     checkSockets,
   ];
-  const actions = rules.length === 0 ? actionsOf(image) : actionsUnder(image, rules);
+  const actions = rules.length === 0 ? actionsOf(image) : await actionsUnder(image, rules);
   if (typeof actions === 'string') {
     yield fails('policies', actions, 'change the file of --policies');
     return;
@@ -73,10 +73,19 @@ function actionsOf(image: Image): Actions {
 }
 
 /** What the restorer itself makes of the rules; its words where they are wrong, or say that the image must not come back. */
-function actionsUnder(image: Image, rules: readonly string[]): Actions | string {
-  const { status, stdout, stderr, error } = spawnSync(nativeFile('warp-restore'), [image.source.name, '--list-policies', ...rules], {
-    encoding: 'utf8',
-  });
+async function actionsUnder(image: Image, rules: readonly string[]): Promise<Actions | string> {
+  const argv = [image.source.name, '--list-policies', ...rules];
+  const metadata =
+    image.file.path === undefined ? await import('../store/staging.js').then((it) => it.metadataDescriptor(image)) : undefined;
+  const { status, stdout, stderr, error } = spawnSync(
+    nativeFile('warp-restore'),
+    metadata === undefined ? argv : [...argv, '--image-fd', '3'],
+    {
+      encoding: 'utf8',
+      stdio: ['pipe', 'pipe', 'pipe', metadata],
+    },
+  );
+  if (metadata !== undefined) closeSync(metadata);
   if (status !== 0)
     return error
       ? systemErrorReason(error)

@@ -1,7 +1,7 @@
 /** `push`, `pull`, `list` and images in object storage, against a real store, and through a proxy that makes it fail. */
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   GetObjectCommand,
@@ -476,6 +476,193 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
         expect(await failure(argv)).toMatch(replaced);
       }
       expect(readdirSync(directory)).toEqual([]);
+    });
+  });
+
+  describe('a checkpoint to the store, and a restore from it', () => {
+    let stage: string;
+    const isUpload = ({ method }: Seen): boolean => method === 'PUT';
+    const refused: Fault = { answer: { status: 403, body: '<Error><Code>AccessDenied</Code></Error>' } };
+
+    beforeEach(() => {
+      stage = makeDirectory();
+    });
+    afterEach(() => expect(readdirSync(stage)).toEqual([]));
+
+    const staged = (...argv: string[]): Program => startTool(argv, { TMPDIR: stage });
+
+    async function restoredFrom(place: string, ...argv: string[]): Promise<Program> {
+      const restored = staged('restore', place, ...argv);
+      await restored.output(/^restored ok$/m);
+      await restored.goesOn();
+      expect(restored.stdout).not.toContain('FAIL');
+      expect(readdirSync(stage)).toEqual([]);
+      return restored;
+    }
+
+    it('bring a process from one generation to the next; the process is held until its image is there', async () => {
+      const unfinished = await unfinishedUploads();
+      const { target } = await startProgram('memory_private', firstVariant());
+      let atUpload: unknown;
+      proxy.reset((request) => (isUpload(request) ? { before: async () => void (atUpload = target.child.signalCode) } : undefined));
+      const taken = await result(staged('checkpoint', String(target.pid), '--to', url('live/'), '--json'));
+      expect([taken.status, taken.stderr, atUpload]).toEqual([0, '', null]);
+      expect(JSON.parse(taken.stdout)).toEqual({
+        image: url('live/core.img'),
+        bytes: (await stored('live/core.img')).length,
+        generation: 0,
+      });
+      expect(await target.ended).toMatchObject({ signal: 'SIGKILL' });
+      proxy.reset();
+      const second = await restoredFrom(url('live/'));
+      const ticked = lastTick(target.stdout);
+      expect(Number(/^tick (\d+)$/m.exec(second.stdout)![1])).toBe(ticked + 1);
+      // In the place of the first, and compressed, so that it is loaded while the program runs.
+      const again = await result(staged('checkpoint', String(second.pid), '--to', url('live/'), '--compression', 'lz4'));
+      expect([again.status, again.stderr]).toEqual([0, '']);
+      expect(await second.ended).toMatchObject({ signal: 'SIGKILL' });
+      const shown = JSON.parse(await succeeds('show', url('live/'), '--json'));
+      expect(shown).toMatchObject({ generation: 1 });
+      await restoredFrom(url('live/'), '--load-concurrency', '1');
+      expect(await unfinishedUploads()).toBe(unfinished);
+    });
+
+    it('leave a process running that is to be', async () => {
+      const { target } = await startProgram('memory_private', firstVariant());
+      const { status, stderr } = await result(staged('checkpoint', String(target.pid), '--to', url('left'), '--leave-running'));
+      expect([status, stderr]).toEqual([0, '']);
+      await target.goesOn();
+      await restoredFrom(url('left'));
+    });
+
+    it.each<[string, Record<string, string>, FaultyProxy['rule'], RegExp]>([
+      [
+        'may not be written to',
+        { AWS_ACCESS_KEY_ID: stranger.accessKeyId, AWS_SECRET_ACCESS_KEY: stranger.secretAccessKey },
+        () => undefined,
+        /cannot write s3:\/\/images\/refused: access denied; the credentials need s3:PutObject/,
+      ],
+      ['is not there', { AWS_ENDPOINT_URL: 'http://127.0.0.1:1' }, () => undefined, /nothing listens at http:\/\/127\.0\.0\.1:1/],
+      [
+        'then takes no image',
+        {},
+        (request) => (isUpload(request) ? refused : undefined),
+        /cannot write s3:\/\/images\/refused: access denied/,
+      ],
+    ])('do no harm when the store %s', async (_, extra, rule, message) => {
+      const { target } = await startProgram('memory_private', firstVariant());
+      proxy.reset(rule);
+      for (const more of [[], ['--leave-running']]) {
+        const argv = ['checkpoint', String(target.pid), '--to', url('refused'), ...more];
+        expect(await failure(argv, { TMPDIR: stage, ...extra })).toMatch(message);
+        await target.goesOn();
+      }
+      proxy.reset();
+      expect(await exists('refused')).toBe(false);
+    });
+
+    it('do no harm when they are interrupted', async () => {
+      const { target } = await startProgram('memory_private', firstVariant());
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+        proxy.reset((request) => (isUpload(request) ? { hold: true } : undefined));
+        const held = proxy.next((request) => request.fault?.hold === true);
+        const taking = staged('checkpoint', String(target.pid), '--to', url('interrupted'));
+        await held;
+        expect(readdirSync(stage)).toHaveLength(1);
+        taking.child.kill(signal);
+        expect((await result(taking)).signal).toBe(signal);
+        await target.goesOn();
+        expect(readdirSync(stage)).toEqual([]);
+      }
+      proxy.reset();
+      expect(await exists('interrupted')).toBe(false);
+      await put('interrupted', content(large));
+      proxy.reset((request) => (isRead(request) && request.range?.startsWith(`bytes=${8 * MIB}-`) ? { stallAfter: MIB } : undefined));
+      const stalled = proxy.next((request) => request.fault?.stallAfter === MIB);
+      const restoring = staged('restore', url('interrupted'));
+      await stalled;
+      restoring.child.kill('SIGTERM');
+      expect(await result(restoring)).toMatchObject({ signal: 'SIGTERM', stderr: 'warp-tool: interrupted; nothing was left behind\n' });
+    });
+
+    it('keep the image where it is all that remains of its process', async () => {
+      const { target } = await startProgram('memory_private', firstVariant());
+      proxy.reset((request) => (isUpload(request) ? { ...refused, before: () => target.kill() } : undefined));
+      const message = await failure(['checkpoint', String(target.pid), '--to', url('kept')], { TMPDIR: stage });
+      const [, path, directory] = /has ended and its image is (\S+): send that with `warp-tool push (\S+) s3:\/\/images\/kept`/.exec(
+        message,
+      )!;
+      expect(path).toBe(join(directory!, 'core.img'));
+      proxy.reset();
+      await succeeds('push', directory!, url('kept'));
+      rmSync(directory!, { recursive: true });
+      await restoredFrom(url('kept'));
+    });
+
+    it('say in one line what there is no image of', async () => {
+      expect(await failure(['restore', url('none-such')])).toMatch(/there is no such object; see/);
+      await put('no-image', 'no image');
+      expect(await failure(['restore', url('no-image')], { TMPDIR: stage })).toMatch(
+        /s3:\/\/images\/no-image: at offset 0x0: this is not an ELF|8 bytes/,
+      );
+      await put('foreign', content(foreign));
+      expect((await result(staged('restore', url('foreign')))).stderr).toMatch(/^warp-restore: s3:\/\/images\/foreign: [^\n]+\n$/);
+      for (const engine of ['simengine', 'pauseengine', 'criu']) {
+        expect(await failure(['checkpoint', '1', '--to', url('x'), '--engine', engine])).toMatch(
+          /does not write to s3:.*; give a local directory/,
+        );
+        expect(await failure(['restore', url('x'), '--engine', engine])).toMatch(/s3:\S+ is not a local directory; /);
+      }
+      expect(await failure(['run', '--image', url('x'), '--', 'true'])).toMatch(/is not a local directory; /);
+    });
+
+    it('are what run --or-restore does, under policies too', async () => {
+      const started = await startProgram('memory_private', firstVariant());
+      const rules = join(makeDirectory(), 'rules');
+      writeFileSync(rules, 'type: file\npath: /**\naction: error\n');
+      const argv = ['run', '--or-restore', url('either'), '--policies', rules, '--'];
+      const first = staged(...argv, '/bin/echo', 'started');
+      expect(await first.ended).toMatchObject({ code: 0 });
+      expect([first.stdout, first.stderr]).toEqual([
+        'started\n',
+        expect.stringMatching(/^warp-tool: \/bin\/echo is started: .*no such object; see/),
+      ]);
+      const { status } = await result(staged('checkpoint', String(started.target.pid), '--to', url('either')));
+      expect(status).toBe(0);
+      const restored = staged(...argv, '/bin/echo', 'started');
+      await restored.output(/^restored ok$/m);
+      await restored.goesOn();
+      await restored.kill();
+      const host = JSON.parse(await succeeds('validate', url('either'), '--host', '--policies', rules, '--json'));
+      expect(host.host.restorable).toBe(true);
+      writeFileSync(rules, 'type: filedescriptor\nvalue: 1\naction: error\n');
+      const refusing = await result(startTool(['validate', url('either'), '--host', '--policies', rules, '--json']));
+      expect([refusing.status, JSON.parse(refusing.stdout).host.restorable]).toEqual([1, false]);
+      const under = staged(...argv, '/bin/echo', 'started');
+      expect(await under.ended).toMatchObject({ code: 0 });
+      expect(under.stderr).toMatch(/^warp-tool: \/bin\/echo is started: .*either/);
+    });
+
+    it('of an optimised image, which takes its own place or another', async () => {
+      const { target, scratch } = await startProgram('memory_accesses', firstVariant());
+      const image = await checkpointAndEnd(target, ['--compression', 'lz4', '--chunk-size', '64']);
+      await succeeds('push', image, url('trained/'));
+      const until = ['--until', `rm ${join(scratch, 'done')} 2>/dev/null`];
+      const optimised = await result(staged('optimize', url('trained/'), '--runs', '1', ...until, '--json'));
+      expect([optimised.status, optimised.stderr]).toEqual([0, '']);
+      expect(JSON.parse(optimised.stdout)).toMatchObject({ image: url('trained/'), runs: 1, ended_by: ['condition'] });
+      rmSync(join(scratch, 'done'), { force: true });
+      expect(await succeeds('show', url('trained/'))).toMatch(/optimised +1 run needed/);
+      const other = await result(staged('optimize', image, '--runs', '1', ...until, '-o', url('other'), '--json'));
+      expect([other.status, other.stderr]).toEqual([0, '']);
+      expect(await succeeds('show', image)).not.toContain('optimised');
+      expect(await succeeds('show', url('other'))).toMatch(/optimised +1 run needed/);
+      await restoredFrom(url('trained/'));
+      // Nothing is trained for a store that does not take it.
+      proxy.reset(({ method }) => (method === 'POST' ? refused : undefined));
+      expect(await failure(['optimize', image, '--runs', '1', '--until', 'false', '-o', url('refused')])).toMatch(
+        /cannot write s3:.*access denied/,
+      );
     });
   });
 

@@ -12,11 +12,13 @@ static const char usage[] =
     "                       [--compression none|lz4] [--compression-level 1-9] [--chunk-size KIB]\n"
     "                       [--encryption-key-file FILE | --encryption-key-env NAME]\n"
     "                       [--engine warp|simengine|pauseengine]\n"
-    "                       [--policies FILE] [--log-level error|warn|info|debug] [--stats FILE] [--json-events]\n"
+    "                       [--policies FILE] [--log-level error|warn|info|debug] [--stats FILE] [--json-events] [--confirm]\n"
     "       warp-checkpoint --check-policies FILE\n"
     "\n"
     "Writes DIR/core.img with the whole state of process PID, which must run with libwarp.so (warp-tool run).\n"
     "The process then ends with SIGKILL (status 137), or goes on with --leave-running.\n"
+    "With --confirm it is held once its image is durable: the line 'end' on standard input ends it, anything else, or no\n"
+    "more input, lets it go on.\n"
     "Level 1 of LZ4, the default, is the fast one; higher ones take longer for a smaller image. What is compressed as one,\n"
     "and loaded as one, is a chunk: of 4 to 256 KiB; by default 64, and 256 of more than 1 GiB.\n"
     "With a key (64 hexadecimal digits or base64 of 32 bytes; in a file also 32 bytes as they are) the image is encrypted\n"
@@ -35,6 +37,7 @@ struct options {
   char directory[4200];
   bool leave_running;
   bool self_contained;
+  bool confirm;
   uint32_t lz4_level; /* 0: not compressed */
   uint32_t chunk_kib; /* 0: as the engine finds right */
   uint64_t timeout_ms; /* 0: as the engine finds right */
@@ -108,11 +111,30 @@ static int write_stats(const struct options *options, const char *json) {
 }
 
 struct outcome {
-  bool done;
+  bool held, done;
   int status;
+  char image[5000]; /* as the engine tells it */
 };
 
-static void handle_line(const struct options *options, char *line, struct outcome *outcome) {
+static void print_image(const struct options *options, const char *event, const char *at) {
+  char escaped[5000];
+  const uint64_t bytes = parse_decimal(&at);
+  at++;
+  const uint64_t generation = parse_decimal(&at);
+  at++;
+  put_json_string(at, escaped, sizeof escaped);
+  if (options->json) print("{\"event\":\"%s\",\"image\":\"%s\",\"bytes\":%lu,\"generation\":%lu}\n", event, escaped, bytes, generation);
+}
+
+/* Passes the answer of whoever asked on to the engine. */
+static void confirm(int fd) {
+  char answer[8];
+  const long got = sys(read, 0, answer, sizeof answer);
+  const char *const word = got >= 4 && compare_bytes(answer, "end\n", 4) == 0 ? "end\n" : "continue\n";
+  sys(sendto, fd, word, string_length(word), MSG_NOSIGNAL_);
+}
+
+static void handle_line(const struct options *options, int fd, char *line, struct outcome *outcome) {
   char escaped[5000];
   const char *at = line + 1;
   switch (line[0]) {
@@ -142,16 +164,16 @@ static void handle_line(const struct options *options, char *line, struct outcom
       outcome->status = failed(options, line + 1);
       outcome->done = true;
       return;
-    case 'D': {
-      uint64_t bytes = parse_decimal(&at);
-      at++;
-      uint64_t generation = parse_decimal(&at);
-      at++;
-      put_json_string(at, escaped, sizeof escaped);
-      if (options->json) print("{\"event\":\"done\",\"image\":\"%s\",\"bytes\":%lu,\"generation\":%lu}\n", escaped, bytes, generation);
+    case 'H':
+      format(outcome->image, sizeof outcome->image, "%s", at);
+      outcome->held = true;
+      print_image(options, "held", at);
+      confirm(fd);
+      return;
+    case 'D':
+      print_image(options, "done", at);
       outcome->done = true;
       return;
-    }
     default:
       return;
   }
@@ -162,8 +184,8 @@ static int converse(struct options *options, int fd) {
   size_t length = 0;
   policies[0] = 0;
   if (options->policies_size > 0) format(policies, sizeof policies, "policies-file=%s\npolicies-size=%lu\n", options->policies_file, options->policies_size);
-  struct outcome outcome = {false, 0};
-  size_t n = format(buffer, sizeof buffer, "directory=%s\nengine=%s\nleave-running=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s%s\n", options->directory, engine_names[options->engine], options->leave_running, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
+  static struct outcome outcome;
+  size_t n = format(buffer, sizeof buffer, "directory=%s\nengine=%s\nleave-running=%d\nconfirm=%d\nself-contained=%d\nlz4-level=%u\nchunk-kib=%u\ntimeout-ms=%lu\n%s%s%s%s%s%s%s\n", options->directory, engine_names[options->engine], options->leave_running, options->confirm, options->self_contained, options->lz4_level, options->chunk_kib, options->timeout_ms,
                     options->key_digits[0] == 0 ? "" : "encryption-key=", options->key_digits, options->key_digits[0] == 0 ? "" : "\n",
                     options->log_level == NULL ? "" : "log-level=", options->log_level == NULL ? "" : options->log_level, options->log_level == NULL ? "" : "\n", policies);
   /* An engine that refuses at once may have closed before it is asked: its reason can still be read. */
@@ -180,7 +202,7 @@ static int converse(struct options *options, int fd) {
     char *line = buffer, *end;
     while ((end = (char *)find_character(line, '\n')) != NULL) {
       *end = 0;
-      handle_line(options, line, &outcome);
+      handle_line(options, fd, line, &outcome);
       line = end + 1;
     }
     length -= (size_t)(line - buffer);
@@ -188,6 +210,11 @@ static int converse(struct options *options, int fd) {
     /* A process that is not left running closes the connection by ending: waiting for that, its pid is free on return. */
     if (outcome.done && (outcome.status != 0 || options->leave_running)) break;
     if (length == sizeof buffer - 1) length = 0;
+  }
+  if (!outcome.done && outcome.held) {
+    /* The held process was ended by somebody else: what was asked for is there. */
+    print_image(options, "done", outcome.image);
+    return outcome.status;
   }
   if (!outcome.done && !asked) return failed_with(options, "process %u does not answer: see whether it still runs", options->pid);
   if (!outcome.done) return failed_with(options, "process %u ended before its image was complete; nothing was written to %s", options->pid, options->directory);
@@ -219,6 +246,8 @@ static int parse_options(int argc, char **argv, struct options *options) {
       sys(exit_group, 0);
     } else if (strings_equal(argv[i], "--leave-running")) {
       options->leave_running = true;
+    } else if (strings_equal(argv[i], "--confirm")) {
+      options->confirm = true;
     } else if (strings_equal(argv[i], "--self-contained")) {
       options->self_contained = true;
     } else if (strings_equal(argv[i], "--json-events")) {

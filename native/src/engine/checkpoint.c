@@ -221,9 +221,9 @@ static int complete(struct capture *capture, struct target *target) {
   return 0;
 }
 
-/* The answer that ends a request: everything is done, and the engine has given its memory back. */
-static void send_done(const struct request *request, const struct file_status *image) {
-  client_send(request, "D%lu %u %s/core.img", (uint64_t)image->size, warp_control.generation, request->directory);
+/* 'H': the image is durable, and the process is held. 'D', which ends a request: everything is done, and the engine has given its memory back. */
+static void send_image(const struct request *request, char what, const struct file_status *image) {
+  client_send(request, "%c%lu %u %s/core.img", what, (uint64_t)image->size, warp_control.generation, request->directory);
 }
 
 /*
@@ -292,10 +292,14 @@ int checkpoint(struct request *request, struct failure *failure) {
       result = __builtin_setjmp(out_of_memory_frame) == 0 ? complete(capture, &target) : -1;
       image.size = (int64_t)capture->file_end;
     }
+    if (result == 0 && request->confirm && !request->leave_running) {
+      send_image(request, 'H', &image);
+      if (!client_confirms(request)) result = fail(failure, "the process goes on, as its client has asked or has gone");
+    }
     capture_close(capture);
     if (writer < 0 && capture->dumpable != 1) sys(prctl, PR_SET_DUMPABLE, 0);
     if (result == 0 && !request->leave_running) {
-      send_done(request, &image);
+      send_image(request, 'D', &image);
       log_debug("the image is durable: process %ld ends", sys(getpid));
       sys(kill, sys(getpid), 9);
       sys(exit_group, 137); /* process 1 of a namespace cannot be killed from inside */
@@ -307,6 +311,6 @@ int checkpoint(struct request *request, struct failure *failure) {
   target_discard(&target);
   if (capture->sealing != NULL) wipe(capture->sealing, sizeof *capture->sealing);
   arena_release(&capture->arena);
-  if (result == 0) send_done(request, &image);
+  if (result == 0) send_image(request, 'D', &image);
   return result;
 }

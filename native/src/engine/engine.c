@@ -144,6 +144,17 @@ bool client_waits(const struct request *request) {
   return (polled[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) == 0;
 }
 
+bool client_confirms(const struct request *request) {
+  static const char end[] = "end\n";
+  char answer[sizeof end];
+  struct pollfd polled = {.fd = request->client, .events = POLLIN};
+  while (client_waits(request)) {
+    if (sys(poll, &polled, 1, 500) <= 0) continue;
+    return sys(read, request->client, answer, sizeof answer) == sizeof end - 1 && compare_bytes(answer, end, sizeof end - 1) == 0;
+  }
+  return false;
+}
+
 static long read_waiting(int client, char *to, size_t size) {
   struct pollfd polled = {.fd = client, .events = POLLIN};
   return sys(poll, &polled, 1, 5000) <= 0 ? -1 : sys(read, client, to, size);
@@ -189,6 +200,7 @@ static void parse_request(char *text, struct request *request, enum log_level *l
     value = value == NULL ? "" : value + 1;
     if (starts_with(line, "directory=")) format(request->directory, sizeof request->directory, "%s", value);
     if (starts_with(line, "leave-running=")) request->leave_running = *value == '1';
+    if (starts_with(line, "confirm=")) request->confirm = *value == '1';
     if (starts_with(line, "self-contained=")) request->self_contained = *value == '1';
     if (starts_with(line, "engine=")) engine_parse(value, &request->engine);
     if (starts_with(line, "chunk-kib=")) request->chunk_kib = (uint32_t)parse_decimal(&value);

@@ -22,6 +22,7 @@ struct request {
   enum engine_kind engine;
   bool leave_running;
   bool self_contained;
+  bool confirm; /* when the image is durable, the process is held until the client says that it may end */
   uint32_t lz4_level;  /* 0: not compressed */
   uint32_t chunk_kib;  /* content of a compressed chunk, at most COMPRESSED_CHUNK_SIZE; 0: by how much content there is */
   char *key_digits;    /* of the user's key, 2 * KEY_SIZE of them, wiped before anything is captured; NULL: not encrypted */
@@ -120,6 +121,8 @@ extern HIDDEN bool collects_garbage;
 extern HIDDEN char engine_key_file[4096];
 /* Whether the client of `request` still waits; refuses other clients meanwhile. */
 bool client_waits(const struct request *request);
+/* Waits until the client says that the process may end; false when it says that the process must go on, or has gone. */
+bool client_confirms(const struct request *request);
 void client_send(const struct request *request, const char *text, ...) __attribute__((format(printf, 2, 3)));
 /* Whether the client's user may give commands. */
 bool client_allowed(int client);

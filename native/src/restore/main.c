@@ -8,11 +8,12 @@ static const char usage[] =
     "                    [--keep-pid] [--verify] [--env NAME=VALUE …] [--inherit-fd N=FD …] [--policies FILE]\n"
     "                    [--stats FILE]\n"
     "                    [--load-faults auto|userfaultfd|userfaultfd-user|signals] [--load-trace FILE]\n"
-    "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--log-level error|warn|info|debug]\n"
+    "                    [--restore-data HEX] [--notify SIGNAL[:VALUE]] [--image-fd FD] [--log-level error|warn|info|debug]\n"
     "                    [--encryption-key-file FILE | --encryption-key-env NAME]\n"
     "                    [--engine warp|simengine|pauseengine] [-- ARGUMENT…]\n"
     "\n"
-    "IMAGE is a directory with core.img, or an image file. This process becomes the program as it was at the\n"
+    "IMAGE is a directory with core.img, or an image file; with --image-fd it is only what messages call the file that the\n"
+    "caller has opened as FD, which needs no name. This process becomes the program as it was at the\n"
     "checkpoint, with the standard streams of this command. With --keep-pid it has its old process and thread ids, in\n"
     "namespaces of its own. --verify compares all content with its hashes; that is always done for\n"
     "images of up to 16 MiB, compressed ones and with --no-direct-map, and for the metadata. --env sets a variable for the program.\n"
@@ -31,7 +32,7 @@ static const char usage[] =
     "What stands behind -- is for programs that ask for it: Java's get -DNAME=VALUE as properties, and then a class with\n"
     "a main method to be run, and its arguments (docs/java.md).\n";
 
-static struct restore the_restore = {.options = {.direct_map = true}};
+static struct restore the_restore = {.options = {.direct_map = true, .image_fd = -1}};
 
 static int add_variable(struct options *options, const char *variable) {
   size_t size = string_length(variable) + 1;
@@ -147,6 +148,14 @@ static int parse_options(int argc, char **argv, struct options *options) {
       options->key_file = value;
     } else if (option_with_value(argc, argv, &i, "--encryption-key-env", &value)) {
       options->key_variable = value;
+    } else if (option_with_value(argc, argv, &i, "--image-fd", &value)) {
+      const char *at = value;
+      const uint64_t fd = parse_decimal(&at);
+      if (at == value || *at != 0 || fd > INT32_MAX || sys(fcntl, fd, F_GETFD, 0) < 0) {
+        program_error("--image-fd %s is not an open descriptor: have the caller open the image and not close it on exec", value);
+        return 2;
+      }
+      options->image_fd = (int32_t)fd;
     } else if (strings_equal(argv[i], "--keep-pid")) {
       options->keep_pid = true;
     } else if (option_with_value(argc, argv, &i, "--env", &value)) {
@@ -354,11 +363,15 @@ int program_main(int argc, char **argv, char **environment) {
   if (status != 0) return status;
   if (restore->options.follow != 0) follow_child(restore->options.follow);
   char path[4300];
-  absolute_path(restore->options.image, path, sizeof path);
+  const int image_fd = restore->options.image_fd;
+  if (image_fd >= 0)
+    format(path, sizeof path, "%s", restore->options.image);
+  else
+    absolute_path(restore->options.image, path, sizeof path);
   if (restore->options.engine != ENGINE_WARP) return resume_paused(restore, path);
   restore->stats.timed = restore->options.stats[0] != 0 || restore->options.trace[0] != 0 || log_level >= LOG_INFO;
   if (read_key(&restore->options, environment, &restore->decryption, &restore->failure) < 0) bad(restore);
-  if (image_open(&restore->image, &restore->decryption, &restore->arena, path, -1, NULL, &restore->failure) < 0) bad(restore);
+  if (image_open(&restore->image, &restore->decryption, &restore->arena, path, image_fd, NULL, &restore->failure) < 0) bad(restore);
   if (restore->options.list_policies) {
     if (print_treatments(restore) < 0) bad(restore);
     return 0;

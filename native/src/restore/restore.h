@@ -26,6 +26,7 @@ struct options {
   enum engine_kind engine;
   int32_t follow; /* a child that is already there, 0: none */
   char image[4200];
+  int32_t image_fd; /* the image itself, where the caller has opened it, else -1 */
   char stats[4200];
   char policies[4200]; /* file of rules; empty for none */
   bool list_policies;  /* only says what they mean for the image */
