@@ -173,11 +173,10 @@ static int take(struct capture *capture, struct target *target) {
   if (capture->process_memory < 0) return fail(capture->failure, "cannot open /proc/PID/mem: %s: mount procfs", error_text(capture->process_memory));
   if (capture_process(capture) < 0 || capture_signals(capture) < 0) return -1;
   capture_threads(capture);
-  capture_cached_ids(capture);
   capture_image(capture);
   if (capture->sealing != NULL) copy_bytes(capture->sealing->cipher.image_id, table_at(&capture->image, struct warp_image_record, 0)->image_id, IMAGE_ID_SIZE);
   capture_tags(capture);
-  if (capture_memory_areas(capture) < 0) return -1;
+  if (capture_memory_areas(capture) < 0 || capture_mutexes(capture) < 0) return -1;
   if (capture_descriptors(capture) < 0) return -1;
   if (freeze_settle(capture->freeze, capture->request, capture->failure) < 0) return -1;
   capture->collected_ns = clock_ns(CLOCK_MONOTONIC_);

@@ -272,8 +272,6 @@ int simulate(struct request *request, int listener, struct failure *failure);
 int capture_policies(struct capture *capture);
 int capture_process(struct capture *capture);
 void capture_threads(struct capture *capture);
-/* Thread ids that waiting threads hold in registers. */
-void capture_cached_ids(struct capture *capture);
 void capture_image(struct capture *capture);
 void capture_kernel_notes(struct capture *capture);
 /* Lays out and writes the whole file to image_fd. */
@@ -284,6 +282,8 @@ void requeue_signals(struct capture *capture);
 int capture_descriptors(struct capture *capture);
 /* Lists the memory areas with what backs them; refuses what cannot be kept. */
 int capture_memory_areas(struct capture *capture);
+/* Finds where memory has ids of threads: mutexes that record their owner. Behind capture_memory_areas; fails when there are too many. */
+int capture_mutexes(struct capture *capture);
 /* Finds what is to be stored: fills pieces, runs, segments, extents and chunks. Content offsets count from 0. */
 int capture_scan_memory(struct capture *capture);
 /* Address of an object's page in some mapping of it, 0 when none maps it. */
@@ -296,7 +296,7 @@ bool capture_prepare_fork(struct capture *capture);
 long capture_read(const struct capture *capture, const struct run *run, uint64_t address, uint64_t size, uint8_t *copy, const uint8_t **ret);
 /* Moves all content offsets to where the content will begin in the file. */
 void capture_place_content(struct capture *capture, uint64_t metadata_size);
-/* Writes all runs to image_fd, from file_end on; completes chunks, tid_references and file_end. */
+/* Writes all runs to image_fd, from file_end on; completes chunks and file_end. */
 int capture_write_memory(struct capture *capture);
 /* The object record for a device and inode: found, or added with the given kind. */
 uint32_t capture_object(struct capture *capture, uint64_t device, uint64_t inode, uint32_t kind, const char *name);
@@ -313,6 +313,8 @@ void prefetch_mapped(bool (*wanted_elsewhere)(void));
  * Returns at how many places those cannot be redirected.
  */
 size_t release_find_calls(struct arena *arena);
+/* Whether a path is that of the C library, its loader or its threads. */
+bool is_c_library(const char *path);
 /* Copies memory of the program, with code as it was before calls in it were redirected; false when not all of it can be read. */
 bool release_read_code(uint64_t address, void *to, size_t size);
 /* madvise(2) with what the program means by it, also for memory that is mapped from the image; returns 0 or a negated errno. */

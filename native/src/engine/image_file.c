@@ -114,9 +114,6 @@ void capture_kernel_notes(struct capture *capture) {
 
 /* ---- the file ---- */
 
-/* Mutexes found while writing go into a note that was laid out before: room for this many. */
-#define TID_REFERENCE_ROOM 512
-
 static void for_each_table(struct capture *capture, void (*each)(struct table *, void *), void *context) {
   struct table *const tables[] = {
       &capture->image,       &capture->process,  &capture->threads,   &capture->vmas,       &capture->files,           &capture->objects, &capture->extents,        &capture->descriptors,
@@ -247,7 +244,7 @@ int capture_write_image(struct capture *capture) {
   const struct buffer kernel_notes = capture->kernel_notes;
   struct buffer metadata;
   buffer_init(&metadata, &capture->arena);
-  uint64_t notes_room = 64 + TID_REFERENCE_ROOM * sizeof(struct warp_tid_reference_record);
+  uint64_t notes_room = 64;
   for_each_table(capture, add_size, &notes_room);
   const uint64_t segment_count = FIXED_SEGMENTS + capture->segments.count;
   const uint64_t kernel_notes_offset = round_up(headers_end(segment_count), 8);
@@ -264,8 +261,6 @@ int capture_write_image(struct capture *capture) {
   if (error < 0) return fail(capture->failure, "cannot write %s/core.img: %s", capture->request->directory, error_text(error));
   log_debug("image: %lu segments, %lu bytes of metadata, %lu bytes of content", segment_count, metadata_size, capture->content_end - metadata_size);
   if (capture_write_memory(capture) < 0) return -1;
-  if (capture->tid_references.records.count > TID_REFERENCE_ROOM)
-    return fail(capture->failure, "%lu mutexes that record their owner are locked, and there is room for %u: the program must hold fewer at a checkpoint", capture->tid_references.records.count, TID_REFERENCE_ROOM);
 
   struct buffer notes;
   buffer_init(&notes, &capture->arena);

@@ -1,5 +1,4 @@
 /* What belongs to the process and its threads. */
-#include <linux/futex.h>
 #include <linux/ioprio.h>
 #include <linux/membarrier.h>
 #include <linux/prctl.h>
@@ -264,36 +263,6 @@ void capture_threads(struct capture *capture) {
     uint64_t mask[128];
     long size = sys(sched_getaffinity, slot->tid, sizeof mask, mask);
     if (size > 0) thread->affinity = table_bytes(&capture->threads, mask, (size_t)size);
-  }
-}
-
-#define FUTEX_LOCK_PI2_ 13
-
-/*
- * A thread that waits for a robust or priority-inheriting mutex has read its own id before, and will write it into the mutex
- * when it gets it: glibc keeps it in a register or in the frame (nptl/pthread_mutex_lock.c).
- */
-void capture_cached_ids(struct capture *capture) {
-  for (size_t i = 0; i < capture->freeze->count; i++) {
-    struct slot *slot = &capture->freeze->slots[i];
-    if (slot->state != SLOT_PARKED || slot->system_call != __NR_futex) continue;
-    uint64_t operation = arch_context_argument(slot->context, 1) & (uint64_t)FUTEX_CMD_MASK, value = arch_context_argument(slot->context, 2);
-    bool robust = (operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET) && (value & FUTEX_WAITERS) != 0;
-    bool inheriting = operation == FUTEX_LOCK_PI || operation == FUTEX_LOCK_PI2_ || operation == FUTEX_WAIT_REQUEUE_PI;
-    if (!robust && !inheriting) continue;
-    size_t count;
-    uint64_t *registers = arch_context_registers(slot->context, &count);
-    for (size_t k = 0; k < count; k++) {
-      if (registers[k] != slot->tid) continue;
-      struct warp_tid_reference_record *reference = table_add(&capture->tid_references);
-      *reference = (struct warp_tid_reference_record){(uint64_t)&registers[k], slot->tid, WARP_TID_CACHED};
-    }
-    const uint32_t *frame = (const uint32_t *)arch_context_stack(slot->context);
-    for (size_t k = 0; k < 64; k++) {
-      if (frame[k] != slot->tid) continue;
-      struct warp_tid_reference_record *reference = table_add(&capture->tid_references);
-      *reference = (struct warp_tid_reference_record){(uint64_t)&frame[k], slot->tid, WARP_TID_CACHED};
-    }
   }
 }
 

@@ -291,8 +291,8 @@ static uint64_t scanned;   /* hash of the mappings that were looked through */
 /* What the C library is known to do: its own calls have their number in sight, but for syscall(3) and those that wait. */
 extern __attribute__((weak)) long syscall(long number, ...);
 
-static bool is_c_library(const char *name) {
-  const char *file = find_last_character(name, '/');
+bool is_c_library(const char *path) {
+  const char *file = find_last_character(path, '/');
   return file != NULL && (starts_with(file, "/libc.so") || starts_with(file, "/libc-2.") || starts_with(file, "/libpthread") || starts_with(file, "/ld-linux") || starts_with(file, "/ld-musl-") || starts_with(file, "/ld-2."));
 }
 

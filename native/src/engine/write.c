@@ -1,12 +1,10 @@
-/* Writing memory into the image: chunks with hashes, compressed and encrypted where that was asked for, and the thread ids in them. */
+/* Writing memory into the image: chunks with hashes, compressed and encrypted where that was asked for. */
 #include <linux/futex.h>
 #include <linux/sched.h>
 
 #include "../base/lz4.h"
 #include "../image/chunks.h"
 #include "engine.h"
-
-#define TID_CANDIDATES 1024
 
 /* What compressed chunks that are written at once have in memory: they lie in the file in the order of their content. */
 #define BATCH CHUNK_LARGEST
@@ -26,11 +24,6 @@ struct writer {
   uint64_t written;
   long error;
   uint64_t error_offset;
-  uint32_t lowest_tid;
-  uint32_t tid_span;
-  struct warp_tid_reference_record references[TID_CANDIDATES];
-  size_t reference_count;
-  bool references_full;
   uint32_t alive; /* cleared by the kernel when the thread has ended */
 };
 
@@ -68,84 +61,6 @@ static void put_bytes(struct writer *writer, const void *bytes, size_t size, uin
   if (writer->vector_count == 0) writer->vector_offset = offset;
   writer->vectors[writer->vector_count++] = (struct io_vector){(void *)bytes, size};
   writer->vector_end = offset + size;
-}
-
-static bool is_thread_id(const struct capture *capture, uint32_t tid) {
-  for (size_t i = 0; i < capture->freeze->count; i++)
-    if (capture->freeze->slots[i].tid == tid && capture->freeze->slots[i].state != SLOT_GONE) return true;
-  return false;
-}
-
-static void add_reference(struct writer *writer, uint64_t address, uint32_t tid, uint32_t kind) {
-  if (writer->reference_count == TID_CANDIDATES) {
-    writer->references_full = true;
-    return;
-  }
-  writer->references[writer->reference_count++] = (struct warp_tid_reference_record){address, tid, kind};
-}
-
-#define FUTEX_TID 0x3fffffffu
-
-/*
- * The same for the writer of a write-locked pthread_rwlock_t, whose unlock asks who holds it (glibc,
- * sysdeps/x86/nptl/bits/struct_rwlock.h: readers, writers, two futex words, two pads, the writer, shared, pads, kind).
- */
-static void check_writer(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
-  if (words_before < 6 || words_after < 7) return;
-  bool write_locked = (at[-6] & 3) == 3 && at[-5] <= 0xffff, futexes = at[-4] <= 3 && at[-3] <= 3 && (at[-3] & 1) == 1;
-  bool padded = (at[-2] | at[-1] | at[3] | at[4] | at[5]) == 0 && (at[2] & ~0xffu) == 0;
-  if (write_locked && padded && futexes && at[1] <= 1 && at[6] <= 2 && is_thread_id(writer->capture, at[0])) add_reference(writer, address, at[0], WARP_TID_MUTEX);
-}
-
-/*
- * Whether the word at `at` (in a page that is a copy of `address`) is the owner field of a locked mutex whose owner matters:
- * recursive, error-checking, robust or priority-inheriting. Layouts: glibc, sysdeps/nptl/bits/struct_mutex.h (lock, count,
- * owner, nusers, kind); musl, src/internal/pthread_impl.h (type, lock, waiters, previous, next, count).
- */
-static void check_owner(struct writer *writer, const uint32_t *at, uint64_t address, size_t words_before, size_t words_after) {
-  if (engine_on_glibc()) {
-    check_writer(writer, at, address, words_before, words_after);
-    if (words_before < 2 || words_after < 8) return;
-    uint32_t lock = at[-2], count = at[-1], owner = at[0], users = at[1], kind = at[2];
-    bool robust_or_pi = (kind & 0x30) != 0;
-    /* A mutex that is in no list has none: of integers in a row, few have zeros there. */
-    if (!robust_or_pi && ((at[2] & 3) == 0 || (at[4] | at[5] | at[6] | at[7]) != 0 || at[3] > 0xffff)) return;
-    bool typed = (kind & 3) == 1 || (kind & 3) == 2;
-    if ((kind & ~0x3f3u) != 0 || (!robust_or_pi && !typed) || users == 0 || users > 0xffff || !is_thread_id(writer->capture, owner)) return;
-    if (robust_or_pi ? (lock & FUTEX_TID) != owner : lock != 1 && lock != 2) return;
-    if ((kind & 3) == 1 ? count == 0 || count > 0xffffff : count > 1) return;
-    add_reference(writer, address, owner, WARP_TID_MUTEX);
-    if (robust_or_pi) add_reference(writer, address - 8, owner, WARP_TID_FUTEX);
-  } else {
-    if (words_before < 1 || words_after < 9) return;
-    /* musl links every mutex with an owner into the owner's list (pthread_mutex_trylock.c): what comes before points back. */
-    uint64_t previous, back = 0;
-    copy_bytes(&previous, &at[5], sizeof previous);
-    if (read_fully(writer->capture->process_memory, &back, sizeof back, previous) != sizeof back || back != address - 4 + 32) return;
-    uint32_t type = at[-1], owner = at[0] & FUTEX_TID, count = at[4];
-    if (type == 0 || (type & ~0x8fu) != 0 || (type & 3) == 3 || count > 0xffffff || !is_thread_id(writer->capture, owner)) return;
-    add_reference(writer, address, owner, WARP_TID_MUTEX);
-  }
-}
-
-/*
- * Finds what may be owner fields: 32-bit words in the range of the process's thread ids, at the offset that the C library's layout gives.
- * `before` and `after` are the bytes around that can be looked at, too, for mutexes that lie across a border.
- */
-__attribute__((optimize("O3"))) static void find_tid_references(struct writer *writer, const uint8_t *bytes, size_t size, uint64_t address, size_t before, size_t after) {
-  const uint32_t lowest = writer->lowest_tid, span = writer->tid_span;
-  const size_t first = engine_on_glibc() ? 0 : 1;
-  const uint32_t mask = engine_on_glibc() ? ~0u : FUTEX_TID; /* musl keeps the owner in the futex word, with its flags */
-  const uint32_t *words = (const uint32_t *)bytes;
-  const size_t count = size / 4;
-  for (size_t block = 0; block < count; block += 64) {
-    uint32_t hits = 0;
-    /* All words, not only those that may be owners: a row without gaps is compared many at a time. */
-    for (size_t i = 0; i < 64; i++) hits |= (words[block + i] & mask) - lowest <= span;
-    if (hits == 0) continue;
-    for (size_t i = first; i < 64; i += 2)
-      if ((words[block + i] & mask) - lowest <= span) check_owner(writer, &words[block + i], address + (block + i) * 4, before / 4 + block + i, after / 4 + count - block - i);
-  }
 }
 
 /* ---- a chunk's content ---- */
@@ -209,21 +124,14 @@ static void for_each_stretch(const struct capture *capture, const struct warp_ch
   }
 }
 
-/* The bytes of a stretch, in place or in `copy`, looked through for thread ids; NULL with the error set when they cannot be read. */
+/* The bytes of a stretch, in place or in `copy`; NULL with the error set when they cannot be read. */
 static const uint8_t *read_stretch(struct writer *writer, const struct stretch *stretch, uint8_t *copy) {
-  const struct run *run = stretch->run;
   const uint8_t *bytes;
-  const long n = capture_read(writer->capture, run, stretch->start, stretch->size, copy, &bytes);
+  const long n = capture_read(writer->capture, stretch->run, stretch->start, stretch->size, copy, &bytes);
   if (n < 0) {
     writer->error = n;
     writer->error_offset = stretch->content_offset;
     return NULL;
-  }
-  /* Mutexes in shared memory are corrected through a mapping of it. */
-  const uint64_t address = run->source == SOURCE_OBJECT ? capture_object_address(list_at(&writer->capture->object_sources, struct object_source, run->object), stretch->start) : stretch->start;
-  if (address != 0 && !is_engine_memory(address, address + stretch->size)) {
-    const bool in_place = bytes == (const uint8_t *)address;
-    find_tid_references(writer, bytes, stretch->size, address, in_place ? stretch->start - stretch->piece->start : 0, in_place ? stretch->piece->end - stretch->start - stretch->size : 0);
   }
   return bytes;
 }
@@ -302,10 +210,7 @@ static size_t find_same(struct writer *writer, size_t number, const uint8_t *con
     if (__atomic_compare_exchange_n(&known_chunks[place], &known, (uint32_t)number + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return number;
     const struct warp_chunk_record *other = table_at(&capture->chunks, struct warp_chunk_record, known - 1);
     if (other->content_hash != chunk->content_hash || other->content_size != chunk->content_size) continue;
-    /* Thread ids in it have been found when it was stored. */
-    const size_t references = writer->reference_count;
     const uint8_t *others = gather(writer, other, writer->other);
-    writer->reference_count = references;
     if (others != NULL && compare_bytes(content, others, chunk->content_size) == 0) return known - 1;
   }
 }
@@ -453,13 +358,6 @@ int capture_write_memory(struct capture *capture) {
   struct arena scratch = {NULL};
   const bool compressed = capture->request->lz4_level > 0, packed = compressed || capture->sealing != NULL;
   size_t count = min_u64(min_u64(processor_count(), packed ? MOST_COMPRESSORS : MOST_WRITERS), 1 + capture->content_end / (8 * MIB));
-  uint32_t lowest = UINT32_MAX, highest = 0;
-  for (size_t i = 0; i < capture->freeze->count; i++) {
-    const struct slot *slot = &capture->freeze->slots[i];
-    if (slot->state == SLOT_GONE) continue;
-    lowest = lowest < slot->tid ? lowest : slot->tid;
-    highest = highest > slot->tid ? highest : slot->tid;
-  }
   next_chunk = 0;
   for (size_t i = 0; capture->sealing != NULL && i < capture->chunks.records.count; i++) table_add(&capture->encrypted_chunks);
   if (capture->sealing != NULL && !compressed) plan_places(capture);
@@ -478,8 +376,6 @@ int capture_write_memory(struct capture *capture) {
       writer->workspace = arena_allocate(&scratch, LZ4_WORKSPACE);
     }
     if (packed) writer->output = arena_allocate(&scratch, BATCH + BATCH / capture->chunk_size * TAG_SIZE);
-    writer->lowest_tid = lowest;
-    writer->tid_span = highest - lowest;
   }
   first_writer = writers;
   size_t started = 1;
@@ -504,11 +400,6 @@ int capture_write_memory(struct capture *capture) {
       result = fail(capture->failure, "the checkpoint command went away");
     } else if (writer->error < 0) {
       result = fail(capture->failure, "cannot write %s/core.img at offset 0x%lx: %s", capture->request->directory, writer->error_offset, error_text(writer->error));
-    }
-    if (writer->references_full) result = fail(capture->failure, "more than %u mutexes that record their owner are locked: the program must hold fewer at a checkpoint", TID_CANDIDATES);
-    for (size_t k = 0; k < writer->reference_count; k++) {
-      struct warp_tid_reference_record *reference = table_add(&capture->tid_references);
-      *reference = writer->references[k];
     }
   }
   if (compressed && result == 0) follow_same(capture);
