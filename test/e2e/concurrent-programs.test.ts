@@ -96,37 +96,40 @@ describe('memory that is loaded while the program runs', () => {
 
 /** Only root, and where vm.unprivileged_userfaultfd is 1 everybody, may have the kernel's own accesses wait too. */
 describe.skipIf(process.getuid?.() !== 0)('with userfaultfd for the kernel too, as root', () => {
-  it.each(['loading', 'memory_huge', 'memory_release_raw', 'signals_altstack', 'threads_busy', 'memory_fork'])('%s', async (program) => {
-    const target = new Program(
-      spawn(launcher(), [projectFile('native/build/libwarp.so'), executable(program, firstVariant()), makeDirectory()], {
-        cwd: '/',
-        stdio: ['ignore', 'pipe', 'pipe'],
-      }),
-    );
-    await target.output(/^tick 2$/m);
-    const image = makeDirectory();
-    const captured = spawnSync(
-      projectFile('native/build/warp-checkpoint'),
-      [String(target.pid), '--to', image, ...compressed, '--chunk-size', '4'],
-      { encoding: 'utf8' },
-    );
-    expect(captured.stderr).toBe('');
-    await target.ended;
-    for (const concurrency of ['0', '1']) {
-      const stats = join(image, 'stats.json');
-      const flags = ['--concurrent', '--load-concurrency', concurrency, '--stats', stats];
-      const restored = new Program(
-        spawn(projectFile('native/build/warp-restore'), [image, ...flags], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] }),
+  it.each(['loading', 'loading_calls', 'memory_huge', 'memory_release_raw', 'signals_altstack', 'threads_busy', 'memory_fork'])(
+    '%s',
+    async (program) => {
+      const target = new Program(
+        spawn(launcher(), [projectFile('native/build/libwarp.so'), executable(program, firstVariant()), makeDirectory()], {
+          cwd: '/',
+          stdio: ['ignore', 'pipe', 'pipe'],
+        }),
       );
-      await restored.output(/^restored ok$/m);
-      await restored.goesOn();
-      expect(restored.stdout).not.toContain('FAIL');
-      expect(JSON.parse(readFileSync(stats, 'utf8'))).toMatchObject({
-        mode: 'concurrent',
-        faults: 'userfaultfd',
-        faults_reason: 'kernel-faults',
-      });
-      await restored.kill();
-    }
-  });
+      await target.output(/^tick 2$/m);
+      const image = makeDirectory();
+      const captured = spawnSync(
+        projectFile('native/build/warp-checkpoint'),
+        [String(target.pid), '--to', image, ...compressed, '--chunk-size', '4'],
+        { encoding: 'utf8' },
+      );
+      expect(captured.stderr).toBe('');
+      await target.ended;
+      for (const concurrency of ['0', '1']) {
+        const stats = join(image, 'stats.json');
+        const flags = ['--concurrent', '--load-concurrency', concurrency, '--stats', stats];
+        const restored = new Program(
+          spawn(projectFile('native/build/warp-restore'), [image, ...flags], { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] }),
+        );
+        await restored.output(/^restored ok$/m);
+        await restored.goesOn();
+        expect(restored.stdout).not.toContain('FAIL');
+        expect(JSON.parse(readFileSync(stats, 'utf8'))).toMatchObject({
+          mode: 'concurrent',
+          faults: 'userfaultfd',
+          faults_reason: 'kernel-faults',
+        });
+        await restored.kill();
+      }
+    },
+  );
 });

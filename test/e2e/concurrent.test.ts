@@ -1,6 +1,6 @@
 /* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** Memory that is loaded while the program runs, by each way in which absent memory can be noticed here. */
-import { closeSync, openSync, readFileSync, readdirSync, statSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { checkpointAndEnd, killAll, type Program, restore } from './support/program.js';
@@ -68,6 +68,43 @@ async function untilLoaded(restored: Program): Promise<void> {
   while ((BigInt(`0x${traces(restored.pid).caught}`) & (1n << 30n)) !== 0n) await new Promise((resolve) => setTimeout(resolve, 10));
   await restored.goesOn();
 }
+
+/** Nothing is loaded but what the program asks for. */
+const onDemand = (mode: string): string[] => ['--concurrent', '--load-faults', mode, '--load-concurrency', '0'];
+const waitingCalls = [
+  'attach_filter',
+  'process_vm_readv',
+  'io_uring',
+  'futex_waitv',
+  'fork',
+  'vfork',
+  'vmsplice',
+  'semop',
+  'mincore',
+  'ioctl',
+  'setxattr',
+];
+const callsAfterTheEnd = ['execve', 'ppoll'];
+
+describe('system calls that wait until all memory is there', () => {
+  it.each(faults)('are made then, each as the first of all, with %s', async (mode) => {
+    const { target, scratch } = await startProgram('loading_calls', firstVariant());
+    const image = await checkpointAndEnd(target, small);
+    for (const call of [...waitingCalls, ...callsAfterTheEnd]) {
+      writeFileSync(join(scratch, 'first'), call);
+      await (await restoreProgram(image, lastTick(target.stdout), onDemand(mode))).kill();
+    }
+  });
+
+  it.each(faults)('execve gets its arguments, and the signal mask that the program believes it has, with %s', async (mode) => {
+    for (const variant of variants.filter(({ compiler }) => compiler)) {
+      const { target } = await startProgram('loading_exec', variant);
+      const restored = restore(await checkpointAndEnd(target, small), onDemand(mode));
+      expect(await restored.ended, restored.stdout + restored.stderr).toEqual({ code: 0, signal: null });
+      expect(restored.stdout).toMatch(/^executed$/m);
+    }
+  });
+});
 
 describe('when all is loaded', () => {
   it.each(faults)('nothing is left of %s: no thread, no handler, no area, and the next generation is possible', async (mode) => {

@@ -65,12 +65,18 @@ describe.skipIf(!existsSync(profilePath))('in a container (on Debian: apt-get in
     expect(stdout).toMatch(/^-1 (1|38)\n$/);
   });
 
-  it.each(['loading', 'memory_private', 'threads_registers', 'fd_pipes', 'blocking_timed', 'mutex_robust', 'signals_actions'])(
-    '%s is captured and comes back, eagerly and with concurrent loading',
-    async (program) => {
-      const { image, stoppedAfter } = await captured(program);
-      await comesBack(image, stoppedAfter, ['--no-concurrent']);
-      for (const concurrency of ['0', '2']) await comesBack(image, stoppedAfter, ['--concurrent', '--load-concurrency', concurrency]);
-    },
-  );
+  it.each([
+    'loading',
+    'loading_calls',
+    'memory_private',
+    'threads_registers',
+    'fd_pipes',
+    'blocking_timed',
+    'mutex_robust',
+    'signals_actions',
+  ])('%s is captured and comes back, eagerly and with concurrent loading', async (program) => {
+    const { image, stoppedAfter } = await captured(program);
+    await comesBack(image, stoppedAfter, ['--no-concurrent']);
+    for (const concurrency of ['0', '2']) await comesBack(image, stoppedAfter, ['--concurrent', '--load-concurrency', concurrency]);
+  });
 });

@@ -37,7 +37,7 @@ function find(command) {
 }
 
 function compile(compiler, flags, source, output) {
-  const inputs = [source, 'check.h', 'made.h'].map((name) => join(here, name));
+  const inputs = [source, 'check.h', 'made.h', 'absent.h'].map((name) => join(here, name));
   if (existsSync(output) && inputs.every((input) => statSync(input).mtimeMs <= statSync(output).mtimeMs)) return;
   mkdirSync(dirname(output), { recursive: true });
   const result = spawnSync(compiler, [...commonFlags, ...flags, '-o', output, join(here, source), '-ldl'], { encoding: 'utf8' });

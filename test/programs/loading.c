@@ -2,17 +2,15 @@
  * Memory that is loaded while the program runs: what is first touched by a system call, a signal, a new thread or a vector instruction
  * has the right content, and nothing a call takes is lost. Every use gets a page that nobody has touched since the capture.
  */
-#include "check.h"
+#define PAGES 512
+#include "absent.h"
 #include <immintrin.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <sys/uio.h>
 
-#define PAGES 512
 #define FUTEX_WAIT 0 /* musl has no headers of the kernel */
 
-static unsigned char *region;
-static size_t next_page;
 static int pair[2], tube[2];
 static volatile sig_atomic_t signals_seen;
 static unsigned char *volatile fault_address;
@@ -20,20 +18,6 @@ static sigjmp_buf escape;
 
 /* What a page was given before the capture: prepared structures in the first ones, a pattern in the others. */
 enum prepared { VECTORS, MESSAGE, POLLED, ACTION, TIME, PATH, ARGUMENTS, PREPARED };
-
-static unsigned char *page_at(size_t i) { return region + i * PAGE; }
-static unsigned char *fresh(size_t pages) {
-  unsigned char *page = page_at(next_page);
-  next_page += pages;
-  CHECK(next_page < PAGES / 2, "the program needs more pages");
-  return page;
-}
-
-/* After a page's use the pattern is at this page still, from byte `from` on. */
-static void check_rest(const unsigned char *page, size_t from) {
-  size_t index = (size_t)(page - region) / PAGE;
-  for (size_t i = (from + 7) / 8; i < PAGE / 8; i++) CHECK(((const uint64_t *)page)[i] == pattern(7, index * PAGE / 8 + i), "page %zu, word %zu", index, i);
-}
 
 struct kernel_action {
   void (*handler)(int);
@@ -66,7 +50,7 @@ static bool faults(unsigned char *at, bool write) {
 static unsigned char *vectors_to[2], *vectors_from[2], *message_to, *message_from;
 
 static void prepare(void) {
-  fill(region, PAGES * PAGE, 7);
+  take_pages();
   next_page = PREPARED;
   for (int i = 0; i < 2; i++) vectors_to[i] = fresh(2), vectors_from[i] = fresh(2);
   message_to = fresh(1), message_from = fresh(1);
@@ -101,7 +85,6 @@ static void set_up(void) {
   SYS(sigaction(SIGUSR2, &usual, NULL));
   SYS(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
   SYS(pipe(tube));
-  region = map_memory(PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   prepare();
 }
 
@@ -269,7 +252,5 @@ static void after_restore(void) {
   threads();
   areas();
   processes();
-  SYS(munmap(region, PAGES * PAGE));
-  region = map_memory(PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
   prepare();
 }

@@ -26,16 +26,18 @@
 /* The flags that the kernel keeps (UAPI_SA_FLAGS in include/linux/signal_types.h, and SA_RESTORER). */
 #define KERNEL_ACTION_FLAGS (0xd8000807ul | ARCH_SA_RESTORER)
 #define BIT(number) (1ul << ((number) - 1))
+#define THREAD_ENDED UINT32_MAX
 
 static uint8_t selector; /* per process: read by the kernel at each call */
 static bool active;
+static uint32_t failed_ends; /* since the beginning: a thread could not be stopped */
 static uint64_t reserved_mask; /* signals that must not be blocked */
 /* What the program believes its dispositions to be. */
 static struct arch_sigaction program_actions[65];
 
 /* Threads that have reserved signals blocked, as they believe. */
 struct blocked_record {
-  uint32_t tid;
+  uint32_t tid; /* 0 none yet, THREAD_ENDED none any more */
   uint32_t bits; /* 1 SIGSYS, 2 SIGSEGV */
 };
 #define BLOCKED_RECORDS 4096u
@@ -44,15 +46,19 @@ static struct blocked_record blocked_records[BLOCKED_RECORDS];
 /* ---- masks ---- */
 
 static struct blocked_record *blocked_record(uint32_t tid, bool make) {
-  for (uint32_t i = 0; i < BLOCKED_RECORDS; i++) {
-    struct blocked_record *record = &blocked_records[(tid + i) % BLOCKED_RECORDS];
-    uint32_t seen = __atomic_load_n(&record->tid, __ATOMIC_ACQUIRE);
-    if (seen == tid) return record;
-    if (seen != 0) continue;
-    if (!make) return NULL;
-    if (__atomic_compare_exchange_n(&record->tid, &seen, tid, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return record;
+  for (;;) {
+    struct blocked_record *vacant = NULL;
+    uint32_t vacant_tid = 0;
+    for (uint32_t i = 0; i < BLOCKED_RECORDS; i++) {
+      struct blocked_record *record = &blocked_records[(tid + i) % BLOCKED_RECORDS];
+      const uint32_t seen = __atomic_load_n(&record->tid, __ATOMIC_ACQUIRE);
+      if (seen == tid) return record;
+      if (vacant == NULL && (seen == 0 || seen == THREAD_ENDED)) vacant = record, vacant_tid = seen;
+      if (seen == 0) break;
+    }
+    if (!make || vacant == NULL) return NULL;
+    if (__atomic_compare_exchange_n(&vacant->tid, &vacant_tid, tid, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return vacant;
   }
-  return NULL;
 }
 
 static uint64_t believed_bits(uint32_t tid) {
@@ -187,7 +193,7 @@ uint64_t engine_fault(int number, struct siginfo *info, struct ucontext *context
 
 /*
  * A letter for each argument. - no address; s string; b buffer, its length is the next argument; v as many struct iovec as the next
- * argument says; m struct msghdr; f struct pollfd, e struct epoll_event likewise; l socket address with its length's address next;
+ * argument says; m struct msghdr; M struct mmsghdr, f struct pollfd, e struct epoll_event likewise; l socket address with its length's address next;
  * g a signal mask in force during the call; r a range of memory, its length is the next argument; w, q, t, h, k, u, p: 4, 8, 16, 64, 256, 512,
  * 4096 bytes. "" takes none. What is not here waits for all memory.
  */
@@ -197,11 +203,11 @@ static const char *const references[] = {
     [__NR_sched_yield] = "", [__NR_msync] = "r--", [__NR_madvise] = "r--", [__NR_dup] = "-", [__NR_dup2] = "--", [__NR_pause] = "", [__NR_nanosleep] = "tt", [__NR_getitimer] = "-k",
     [__NR_setitimer] = "-kk", [__NR_alarm] = "-", [__NR_getpid] = "", [__NR_sendfile] = "--q-", [__NR_socket] = "---", [__NR_connect] = "-b-", [__NR_accept] = "-lw", [__NR_sendto] = "-b--b-",
     [__NR_recvfrom] = "-b--lw", [__NR_sendmsg] = "-m-", [__NR_recvmsg] = "-m-", [__NR_shutdown] = "--", [__NR_bind] = "-b-", [__NR_listen] = "--", [__NR_getsockname] = "-lw", [__NR_getpeername] = "-lw",
-    [__NR_socketpair] = "---q", [__NR_setsockopt] = "---b-", [__NR_getsockopt] = "---pw", [__NR_wait4] = "-w-k", [__NR_kill] = "--", [__NR_uname] = "u", [__NR_flock] = "--", [__NR_fsync] = "-",
+    [__NR_socketpair] = "---q", [__NR_wait4] = "-w-k", [__NR_kill] = "--", [__NR_uname] = "u", [__NR_flock] = "--", [__NR_fsync] = "-",
     [__NR_fdatasync] = "-", [__NR_truncate] = "s-", [__NR_ftruncate] = "--", [__NR_getcwd] = "b-", [__NR_chdir] = "s", [__NR_fchdir] = "-", [__NR_rename] = "ss", [__NR_mkdir] = "s-", [__NR_rmdir] = "s",
     [__NR_creat] = "s-", [__NR_link] = "ss", [__NR_unlink] = "s", [__NR_symlink] = "ss", [__NR_readlink] = "sb-", [__NR_chmod] = "s-", [__NR_fchmod] = "--", [__NR_chown] = "s--", [__NR_fchown] = "---",
     [__NR_lchown] = "s--", [__NR_umask] = "-", [__NR_gettimeofday] = "tt", [__NR_getrlimit] = "-t", [__NR_getrusage] = "-k", [__NR_sysinfo] = "k", [__NR_times] = "k", [__NR_getuid] = "", [__NR_getgid] = "",
-    [__NR_geteuid] = "", [__NR_getegid] = "", [__NR_setpgid] = "--", [__NR_getppid] = "", [__NR_getpgrp] = "", [__NR_setsid] = "", [__NR_getgroups] = "-p", [__NR_getresuid] = "www", [__NR_getresgid] = "www",
+    [__NR_geteuid] = "", [__NR_getegid] = "", [__NR_setpgid] = "--", [__NR_getppid] = "", [__NR_getpgrp] = "", [__NR_setsid] = "", [__NR_getresuid] = "www", [__NR_getresgid] = "www",
     [__NR_getpgid] = "-", [__NR_getsid] = "-", [__NR_rt_sigpending] = "q-", [__NR_rt_sigtimedwait] = "qkt-", [__NR_rt_sigqueueinfo] = "--k", [__NR_rt_sigsuspend] = "g-", [__NR_sigaltstack] = "hh",
     [__NR_utime] = "st", [__NR_personality] = "-", [__NR_statfs] = "sk", [__NR_fstatfs] = "-k", [__NR_getpriority] = "--", [__NR_setpriority] = "---", [__NR_sched_setparam] = "-w", [__NR_sched_getparam] = "-w",
     [__NR_sched_setscheduler] = "--w", [__NR_sched_getscheduler] = "-", [__NR_sched_get_priority_max] = "-", [__NR_sched_get_priority_min] = "-", [__NR_sched_rr_get_interval] = "-t", [__NR_mlock] = "r-",
@@ -215,9 +221,10 @@ static const char *const references[] = {
     [__NR_splice] = "-q-q--", [__NR_tee] = "----", [__NR_sync_file_range] = "----", [__NR_utimensat] = "-sh-", [__NR_epoll_pwait] = "-e--g-", [__NR_signalfd] = "-q-", [__NR_timerfd_create] = "--",
     [__NR_eventfd] = "-", [__NR_fallocate] = "----", [__NR_timerfd_settime] = "--hh", [__NR_timerfd_gettime] = "-h", [__NR_accept4] = "-lw-", [__NR_signalfd4] = "-q--", [__NR_eventfd2] = "--",
     [__NR_epoll_create1] = "-", [__NR_dup3] = "---", [__NR_pipe2] = "q-", [__NR_inotify_init1] = "-", [__NR_preadv] = "-v---", [__NR_pwritev] = "-v---", [__NR_rt_tgsigqueueinfo] = "---k", [__NR_prlimit64] = "--tt",
-    [__NR_syncfs] = "-", [__NR_getcpu] = "ww-", [__NR_sched_setattr] = "-k-", [__NR_sched_getattr] = "-k--", [__NR_renameat2] = "-s-s-", [__NR_getrandom] = "b--", [__NR_memfd_create] = "s-",
+    [__NR_syncfs] = "-", [__NR_getcpu] = "ww-", [__NR_sched_setattr] = "-p-", [__NR_sched_getattr] = "-k--", [__NR_renameat2] = "-s-s-", [__NR_getrandom] = "b--", [__NR_memfd_create] = "s-",
     [__NR_membarrier] = "---", [__NR_mlock2] = "r--", [__NR_copy_file_range] = "-q-q--", [__NR_preadv2] = "-v----", [__NR_pwritev2] = "-v----", [__NR_pkey_mprotect] = "r---", [__NR_pkey_alloc] = "--",
-    [__NR_pkey_free] = "-", [__NR_statx] = "-s--k", [__NR_rseq] = "h---", [__NR_close_range] = "---", [__NR_openat2] = "-sh-", [__NR_faccessat2] = "-s--", [__NR_epoll_pwait2] = "-e-tg-",
+    [__NR_pkey_free] = "-", [__NR_statx] = "-s--k", [__NR_rseq] = "h---", [__NR_close_range] = "---", [__NR_openat2] = "-sb-", [__NR_faccessat2] = "-s--", [__NR_epoll_pwait2] = "-e-tg-",
+    [__NR_sendmmsg] = "-M--", [__NR_recvmmsg] = "-M--t",
 };
 
 struct vector {
@@ -244,6 +251,13 @@ static void ensure_message(uint64_t address) {
   loading_ensure(header.control, header.control_size);
 }
 
+static void ensure_messages(uint64_t address, uint64_t count) {
+  for (uint64_t i = 0; i < min_u64(count, 1024); i++) { /* more the kernel leaves alone */
+    loading_ensure(address + i * 64, 64);
+    ensure_message(address + i * 64);
+  }
+}
+
 static bool blocks_reserved(uint64_t mask_address) {
   uint64_t mask;
   return mask_address != 0 && read_program(&mask, mask_address, sizeof mask) && (mask & reserved_mask) != 0;
@@ -255,7 +269,7 @@ enum decision {
   MAKE_IN_STUB,
   MAKE_IN_STUB_OF_THREAD,
   WAIT_FOR_ALL, /* then in a stub */
-  LET_ALL_PASS, /* then let every call pass from now on: this one needs the program's real mask */
+  AFTER_THE_END, /* when the dispatch has ended, too: the call needs the program's real mask, or would forbid the engine its own calls */
   LEAVE_ALONE,  /* the thread ends, and has no stack for a signal's frame any more */
   ANSWERED,
 };
@@ -270,11 +284,12 @@ static enum decision ensure_references(const char *letters, const uint64_t argum
       case 'r': loading_ensure(address, next); break;
       case 'v': ensure_vectors(address, next); break;
       case 'm': ensure_message(address); break;
+      case 'M': ensure_messages(address, next); break;
       case 'f': loading_ensure(address, next * 8); break;
       case 'e': loading_ensure(address, next * 12); break;
       case 'l': loading_ensure(address, 128); break;
       case 'g':
-        if (blocks_reserved(address)) return LET_ALL_PASS;
+        if (blocks_reserved(address)) return AFTER_THE_END;
         break;
       case 'w': loading_ensure(address, 4); break;
       case 'q': loading_ensure(address, 8); break;
@@ -338,6 +353,8 @@ static enum decision start_thread(const struct ucontext *context, long number) {
     thread_pointer = arguments.tls;
     loading_ensure(arguments.parent_tid, 4);
     loading_ensure(arguments.child_tid, 4);
+    loading_ensure(arguments.pidfd, 4);
+    if (arguments.set_tid_size != 0) return WAIT_FOR_ALL;
   } else {
     stack_size = min_u64(stack, 8 * MIB);
     loading_ensure(arch_context_argument(context, 2), 4);
@@ -355,9 +372,28 @@ static enum decision start_thread(const struct ucontext *context, long number) {
 /* The kernel walks the robust list of a thread that ends, and gives up where memory is absent. */
 static enum decision end_thread(void) {
   uint64_t head = 0, size = 0, first;
+  struct blocked_record *record = blocked_record((uint32_t)sys(gettid), false);
+  if (record != NULL) __atomic_store_n(&record->tid, THREAD_ENDED, __ATOMIC_RELEASE);
   if (sys(get_robust_list, 0, &head, &size) < 0 || head == 0) return MAKE_IN_STUB;
   loading_ensure(head, 24);
   return read_program(&first, head, sizeof first) && first == head ? MAKE_IN_STUB : WAIT_FOR_ALL;
+}
+
+/* Socket options whose value is small and refers to nothing further. */
+static bool is_plain_option(uint64_t level, uint64_t option) {
+  switch (level) {
+    case 1 /* SOL_SOCKET */: return option != 26 /* SO_ATTACH_FILTER */ && option != 51 /* SO_ATTACH_REUSEPORT_CBPF */ && option != 59 /* SO_PEERGROUPS */;
+    case 6 /* IPPROTO_TCP */: return option != 35 /* TCP_ZEROCOPY_RECEIVE */;
+    case 0 /* IPPROTO_IP */:
+    case 41 /* IPPROTO_IPV6 */: return option < 41; /* group filters; from 64 on tables of the packet filter */
+    default: return false;
+  }
+}
+
+/* Requests of ioctl(2) whose argument is small and refers to nothing further: those of terminals, and of sockets the usual ones. */
+static bool is_plain_request(uint64_t request) {
+  const uint64_t kind = request >> 8 & 0xff, number = request & 0xff;
+  return kind == 0x54 || (kind == 0x89 && (number <= 0x07 || (number >= 0x10 && number <= 0x35 && number != 0x12 /* SIOCGIFCONF */)));
 }
 
 static enum decision decide(struct ucontext *context, long number, long *result) {
@@ -415,18 +451,24 @@ static enum decision decide(struct ucontext *context, long number, long *result)
       loading_ensure(e, 16);
       struct vector mask;
       uint64_t mask_argument = number == __NR_pselect6 ? arch_context_argument(context, 5) : 0;
-      return mask_argument != 0 && read_program(&mask, mask_argument, sizeof mask) && blocks_reserved(mask.base) ? LET_ALL_PASS : MAKE_IN_STUB;
+      return mask_argument != 0 && read_program(&mask, mask_argument, sizeof mask) && blocks_reserved(mask.base) ? AFTER_THE_END : MAKE_IN_STUB;
     }
     case __NR_fcntl:
       loading_ensure(c, 64);
       return MAKE_IN_STUB;
-    case __NR_ioctl: {
-      /* Those of terminals, and the simple ones of files and sockets: their argument is small and refers to nothing further. */
-      uint64_t kind = b >> 8 & 0xff;
-      if (kind != 0x54 && kind != 0x89) return WAIT_FOR_ALL;
+    case __NR_ioctl:
+      if (!is_plain_request(b)) return WAIT_FOR_ALL;
       loading_ensure(c, 256);
-      return kind == 0x89 && (b & 0xff) == 0x12 /* SIOCGIFCONF */ ? WAIT_FOR_ALL : MAKE_IN_STUB;
-    }
+      return MAKE_IN_STUB;
+    case __NR_setsockopt:
+    case __NR_getsockopt:
+      if (!is_plain_option(b, c)) return WAIT_FOR_ALL;
+      loading_ensure(d, number == __NR_setsockopt ? e : PAGE_SIZE);
+      if (number == __NR_getsockopt) loading_ensure(e, 4);
+      return MAKE_IN_STUB;
+    case __NR_getgroups:
+      loading_ensure(b, min_u64(a, 65536) * 4);
+      return MAKE_IN_STUB;
     case __NR_prctl:
       if (a == PR_SET_NAME || a == PR_GET_NAME) {
         loading_ensure(b, 16);
@@ -438,12 +480,13 @@ static enum decision decide(struct ucontext *context, long number, long *result)
         loading_ensure(e, 256);
         return MAKE_IN_STUB;
       }
-      return WAIT_FOR_ALL;
+      return a == PR_SET_SECCOMP || a == PR_SET_SYSCALL_USER_DISPATCH_ ? AFTER_THE_END : WAIT_FOR_ALL;
     case __NR_clone:
     case __NR_clone3: return start_thread(context, number);
     case __NR_exit: return end_thread();
     case __NR_execve:
-    case __NR_execveat: return LET_ALL_PASS;
+    case __NR_execveat:
+    case __NR_seccomp: return AFTER_THE_END;
     default: break;
   }
   const char *letters = references_of(number);
@@ -467,12 +510,20 @@ uint64_t engine_dispatched_call(int number, struct siginfo *info, struct ucontex
     arch_context_make_call_again(context);
     return 0;
   }
-  if (decision == WAIT_FOR_ALL || decision == LET_ALL_PASS) {
+  if (decision == WAIT_FOR_ALL) {
     log_debug("system call %ld waits until all memory is loaded", arch_context_call(context));
     loading_ensure_all();
   }
-  if (decision != LET_ALL_PASS && arch_make_call_in_stub(context, decision == MAKE_IN_STUB_OF_THREAD)) return 0;
+  if (decision != AFTER_THE_END && arch_make_call_in_stub(context, decision == MAKE_IN_STUB_OF_THREAD)) return 0;
   loading_ensure_all();
+  if (__atomic_load_n(&failed_ends, __ATOMIC_ACQUIRE) == 0) {
+    /* This thread is stopped between two attempts, when its signals are as the program has them, and goes on after the end. */
+    const struct timespec64 pause = {0, 500000};
+    sys(nanosleep, &pause, NULL);
+    arch_context_make_call_again(context);
+    return 0;
+  }
+  /* The end may be far off: a thread waits in vfork(2), say. From now on every call of the program passes. */
   __atomic_store_n(&selector, DISPATCH_FILTER_ALLOW, __ATOMIC_RELEASE);
   uint64_t mask;
   copy_bytes(&mask, &context->uc_sigmask, sizeof mask);
@@ -487,6 +538,7 @@ uint64_t engine_dispatched_call(int number, struct siginfo *info, struct ucontex
 void dispatch_begin(bool own_faults) {
   reserved_mask = BIT(SIGSYS_) | (own_faults ? BIT(SIGSEGV_) : 0);
   fill_bytes(blocked_records, 0, sizeof blocked_records);
+  failed_ends = 0;
   __atomic_store_n(&selector, DISPATCH_FILTER_BLOCK, __ATOMIC_RELEASE);
   for (int number = 1; number < 65; number++)
     if (sys(rt_sigaction, number, NULL, &program_actions[number], sizeof program_actions[number].mask) == 0 && number != 9 && number != 19) set_action(number);
@@ -548,6 +600,7 @@ bool dispatch_end(void) {
     __atomic_store_n(&selector, DISPATCH_FILTER_ALLOW, __ATOMIC_RELEASE);
     restore_actions();
   } else {
+    __atomic_add_fetch(&failed_ends, 1, __ATOMIC_RELEASE);
     log_debug("the threads cannot be stopped yet: %s", failure.text);
   }
   freeze_release(&engine_freeze);

@@ -11,6 +11,7 @@ const special = new Set([
   'fd_standard',
   'fd_tty',
   'fd_unsupported',
+  'loading_exec',
   'process_block_signals_raw',
   'process_fork',
   'memory_large',
