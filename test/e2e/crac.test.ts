@@ -1,10 +1,12 @@
 /** CRaC on a stock JDK: the agent that `run` adds, used as the library org.crac uses an implementation. */
 import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { command, makeDirectory, projectFile, user } from './support/host.js';
 import { jdks, type Jdk } from './support/jvm.js';
+import { writeKey } from './support/keys.js';
 import { exchange, freePort, getJson } from './support/network.js';
 import { killAll, type Program, run, type StartOptions, warpTool } from './support/program.js';
 
@@ -256,6 +258,33 @@ describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get
     const restored = warpTool(['restore', service.image]);
     await restored.output(/^went on$/m);
     await answerOf(restored, service.port);
+  });
+
+  it('encrypts what is asked for from inside with the key that run names, in the next generation too', async () => {
+    const key = ['--encryption-key-file', writeKey(randomBytes(32).toString('hex'))];
+    const { program, port, image } = await startWeb(java, { flags: key });
+    for (let target = program, generation = 0; generation < 2; generation++) {
+      target.child.stdin!.write('checkpoint\n');
+      expect(await target.ended, target.stderr).toEqual({ code: null, signal: 'SIGKILL' });
+      const without = warpTool(['restore', image]);
+      expect((await without.ended).code).toBe(2);
+      expect(without.stderr).toMatch(/^warp-restore: [^\n]*encrypted[^\n]*\n$/);
+      target = warpTool(['restore', image, ...key], { stdin: 'pipe' });
+      await target.output(/^went on$/m);
+      expect((await answerOf(target, port)).pid).toBe(target.pid);
+    }
+  });
+
+  it.each([
+    ['run --no-gc', { flags: ['--no-gc'] }],
+    ['-Dwarp.gc=false', { jvm: ['-Dwarp.gc=false'] }],
+    ['-Dwarp.release-heap=false', { jvm: ['-Dwarp.release-heap=false'] }],
+  ])('%s keeps in the image what lives no more', async (_what, { flags = [], jvm = [] }: { flags?: string[]; jvm?: string[] }) => {
+    const service = await startWeb(java, { flags, jvm: [...jvm, '-XX:+UseSerialGC', '-Xms400m', '-Xmx400m'] });
+    await answerOf(service.program, service.port, '/garbage/130');
+    await capture(service);
+    expect(statSync(join(service.image, 'core.img')).size).toBeGreaterThan(130 * 2 ** 20);
+    expect(await answerOf(warpTool(['restore', service.image]), service.port, '/garbage/1')).toEqual({ megabytes: 1 });
   });
 
   it('says why there is no checkpoint from inside: no directory, one that cannot be written', async () => {

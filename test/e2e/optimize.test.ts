@@ -9,7 +9,7 @@ import { optimisationOf } from '../../src/elf/accesses.js';
 import { type Image, withImage } from '../../src/elf/image.js';
 import { schemas } from '../../src/schemas/index.js';
 import { firstVariant, restoreProgram, startProgram } from './support/c-programs.js';
-import { makeDirectory, node } from './support/host.js';
+import { makeDirectory, node, projectFile } from './support/host.js';
 import { writeKey } from './support/keys.js';
 import { checkpointAndEnd, killAll, type Program, restore, run, start, warpTool } from './support/program.js';
 
@@ -308,10 +308,13 @@ describe('an encrypted image', () => {
   it('is encrypted anew with the same key, in the order of need, again and again', async () => {
     const copy = await copyOf(image);
     const salts = [await salt(copy)];
-    for (const flags of [keyFlags, variable]) {
+    // What a shell makes of `<(cat key)`: a pipe, which can be read once.
+    const once = ['-c', 'exec "$@" --encryption-key-file <(cat "$0")', keyFlags[1]!, node(), projectFile('bin/run.js')];
+    for (const flags of [keyFlags, variable, null]) {
       rmSync(join(scratch, 'done'), { force: true });
       const until = ['--until', `rm ${join(scratch, 'done')} 2>/dev/null`];
-      const ran = warpTool(['optimize', copy, '--runs', '1', ...until, ...flags, '--json'], { environment });
+      const argv = ['optimize', copy, '--runs', flags ? '1' : '2', ...until, ...(flags ?? []), '--json'];
+      const ran = flags ? warpTool(argv, { environment }) : run('/bin/bash', [...once, ...argv]);
       const { code, stdout, stderr } = await finished(ran);
       expect([code, stderr]).toEqual([0, '']);
       salts.push(await salt(copy));
@@ -333,7 +336,7 @@ describe('an encrypted image', () => {
       expect(readFileSync(join(copy, 'core.img')).includes(marker)).toBe(false);
       expect(readdirSync(copy)).toEqual(['core.img']);
     }
-    expect(new Set(salts.map((one) => one.toString('hex'))).size).toBe(3);
+    expect(new Set(salts.map((one) => one.toString('hex'))).size).toBe(4);
     const contents = await Promise.all(
       [copy, image].map((path) => opened(path, (file) => [...file.table('chunks')].map((one) => one.content_hash))),
     );

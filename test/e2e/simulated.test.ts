@@ -102,11 +102,20 @@ describe('simengine', () => {
     expect(readdirSync(directory)).toEqual(['score']);
     await program.goesOn();
   });
+});
 
-  it('refuses flags that only an image could obey', async () => {
-    const client = warpTool(['checkpoint', '1', '--to', '/tmp/x', '--engine', 'simengine', '--compression', 'lz4']);
+describe('flags that only an image could obey', () => {
+  it.each([
+    ['simengine', 'checkpoint', '--compression', 'lz4'],
+    ...['simengine', 'pauseengine', 'criu'].flatMap((engine) => [
+      [engine, 'checkpoint', '--policies', '/no/such'],
+      [engine, 'restore', '--policies', '/no/such'],
+    ]),
+  ])('are refused: --engine %s, %s %s', async (engine, verb, ...flags) => {
+    const place = verb === 'checkpoint' ? ['1', '--to', '/tmp/x'] : ['/tmp/x'];
+    const client = warpTool([verb!, ...place, '--engine', engine!, ...flags]);
     expect((await client.ended).code).toBe(2);
-    expect(client.stderr).toBe('warp-tool: --compression has no meaning with --engine simengine; leave it out\n');
+    expect(client.stderr).toBe(`warp-tool: ${flags[0]} has no meaning with --engine ${engine}; leave it out\n`);
   });
 });
 
