@@ -11,6 +11,7 @@ import { IMAGE_COMPRESSED, IMAGE_DELTA, IMAGE_FOREIGN } from '../elf/schema.js';
 import { resolveImage, schemeOf } from '../elf/source.js';
 import { trainingRun, type RunEnd } from '../engine/training.js';
 import { Failure } from '../failure.js';
+import { imageLocation, urlOf } from '../store/location.js';
 import type { StagingOptions } from '../store/staging.js';
 import { optimize } from '../schemas/index.js';
 import { type Static } from '../schemas/builder.js';
@@ -80,16 +81,25 @@ export default class Optimize extends DocumentCommand {
       const { checkWritable, pushStaged, withPulled, withStage } = await import('../store/staging.js');
       // Training takes long.
       if (schemeOf(target) !== null) await checkWritable(target);
-      const toTarget = async (source: string): Promise<Document> => {
+      const toTarget = async (source: string, replaces?: string): Promise<Document> => {
         if (schemeOf(target) === null) return optimise(source, await outputPath(target, true), staging);
-        return withStage(async (directory) => {
+        return withStage(async (directory, keep) => {
           const optimised = await optimise(source, join(directory, 'core.img'), staging);
-          await pushStaged(optimised.image, target, staging);
+          await pushStaged(optimised.image, target, staging, replaces).catch((error: unknown) => {
+            // Training may have taken long, and is not lost.
+            if (staging.signal.aborted || !(error instanceof Failure)) throw error;
+            keep();
+            throw new Failure(
+              `${error.message}; the optimised image is ${optimised.image}: send that with \`warp-tool push ${directory} ${target} --force\``,
+              { cause: error },
+            );
+          });
           return { ...optimised, image: target };
         });
       };
       if (schemeOf(args.image) === null) return toTarget(await resolveImage(args.image));
-      return withPulled(args.image, staging, ({ path }) => toTarget(path));
+      const inPlace = schemeOf(target) !== null && urlOf(imageLocation(args.image)) === urlOf(imageLocation(target));
+      return withPulled(args.image, staging, ({ path, etag }) => toTarget(path, inPlace ? etag : undefined));
     });
     this.present(document, flags.json ?? false, (result) => [
       printable(result.image),

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Failure } from '../failure.js';
 import { imageLocation, urlOf } from '../store/location.js';
-import { checkWritable, makeStage, pushStaged, removeStage, type StagingOptions } from '../store/staging.js';
+import { checkWritable, pushStaged, withStage, type StagingOptions } from '../store/staging.js';
 import { runCheckpoint, type CheckpointObserver, type CheckpointResult } from './client.js';
 
 /** User and group that a process acts as: its engine writes the image. */
@@ -33,22 +33,18 @@ export interface RemoteCheckpoint extends StagingOptions {
 export async function checkpointToStore({ pid, url, argv, leaveRunning, observer, ...rest }: RemoteCheckpoint): Promise<CheckpointResult> {
   await checkWritable(url);
   rest.signal.throwIfAborted();
-  const directory = await makeStage(ownerOf(pid));
-  let sending: Promise<void> | undefined;
-  const send = ({ image }: CheckpointResult): Promise<void> => (sending ??= pushStaged(image, url, rest));
-  let kept = false;
-  try {
+  return withStage(async (directory, keep) => {
+    let sending: Promise<void> | undefined;
+    const send = ({ image }: CheckpointResult): Promise<void> => (sending ??= pushStaged(image, url, rest));
     const result = await runCheckpoint([String(pid), '--to', directory, ...argv], observer, leaveRunning ? undefined : send);
     await send(result).catch((error: Error) => {
       if (leaveRunning) throw error;
-      kept = true;
+      keep();
       throw new Failure(
         `${error.message}; process ${pid} has ended and its image is ${result.image}: send that with \`warp-tool push ${directory} ${url}\``,
         { cause: error },
       );
     });
     return { ...result, image: urlOf(imageLocation(url)) };
-  } finally {
-    if (!kept) await removeStage(directory);
-  }
+  }, ownerOf(pid));
 }

@@ -45,6 +45,9 @@ export interface ListedObject {
   modified: Date | null;
 }
 
+/** What a new object may take the place of: nothing, anything, or the object with this ETag only. */
+export type Replaceable = 'nothing' | 'anything' | { etag: string };
+
 /** A part that the store has taken. */
 export interface Part {
   PartNumber: number;
@@ -220,16 +223,29 @@ export class ObjectStore {
     });
   }
 
-  /** One object in one request. With `exclusive`, false when there is one already. */
-  async put(key: string, content: Buffer, metadata: Record<string, string>, exclusive: boolean, signal: AbortSignal): Promise<boolean> {
-    return this.create(`cannot write ${this.url(key)}`, key, exclusive, (condition) =>
+  /** Whether what is there now may be replaced. */
+  async mayReplace(key: string, replaceable: Replaceable): Promise<boolean> {
+    if (replaceable === 'anything') return true;
+    const there = await this.head(key);
+    return replaceable === 'nothing' ? !there : there?.etag === replaceable.etag;
+  }
+
+  /** One object in one request; false when there is one that may not be replaced. */
+  async put(
+    key: string,
+    content: Buffer,
+    metadata: Record<string, string>,
+    replaceable: Replaceable,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    return this.create(`cannot write ${this.url(key)}`, key, replaceable, (condition) =>
       this.client.send(
         new PutObjectCommand({
           ...this.target(key),
           Body: content,
           ContentType: CONTENT_TYPE,
           Metadata: metadata,
-          IfNoneMatch: condition,
+          ...condition,
         }),
         { abortSignal: signal },
       ),
@@ -253,15 +269,15 @@ export class ObjectStore {
     });
   }
 
-  /** Makes the parts one object, which is visible from then on. With `exclusive`, false when there is one already. */
-  async completeUpload(key: string, upload: string, parts: Part[], exclusive: boolean): Promise<boolean> {
-    return this.create(`cannot complete ${this.url(key)}`, key, exclusive, (condition) =>
+  /** Makes the parts one object, which is visible from then on; false when there is one that may not be replaced. */
+  async completeUpload(key: string, upload: string, parts: Part[], replaceable: Replaceable): Promise<boolean> {
+    return this.create(`cannot complete ${this.url(key)}`, key, replaceable, (condition) =>
       this.client.send(
         new CompleteMultipartUploadCommand({
           ...this.target(key),
           UploadId: upload,
           MultipartUpload: { Parts: parts },
-          IfNoneMatch: condition,
+          ...condition,
         }),
       ),
     );
@@ -315,19 +331,21 @@ export class ObjectStore {
   private async create(
     what: string,
     key: string,
-    exclusive: boolean,
-    send: (ifNoneMatch: '*' | undefined) => Promise<unknown>,
+    replaceable: Replaceable,
+    send: (condition: { IfNoneMatch?: '*'; IfMatch?: string }) => Promise<unknown>,
   ): Promise<boolean> {
+    const condition =
+      replaceable === 'nothing' ? ({ IfNoneMatch: '*' } as const) : replaceable === 'anything' ? {} : { IfMatch: replaceable.etag };
     return this.attempt(what, 's3:PutObject', async () => {
       try {
-        await send(exclusive ? '*' : undefined);
+        await send(condition);
       } catch (error) {
-        // 409: somebody else wrote the same key at the same moment.
-        if (statusOf(error) === 412 || (error as Error).name === 'ConditionalRequestConflict') return false;
-        if (!exclusive || statusOf(error) !== 501) throw error;
+        // 409: somebody else wrote the same key at the same moment. NoSuchKey: there is none any more that could match.
+        if (statusOf(error) === 412 || ['ConditionalRequestConflict', 'NoSuchKey'].includes((error as Error).name)) return false;
+        if (replaceable === 'anything' || statusOf(error) !== 501) throw error;
         // The store has no conditions (OpenStack Swift): what is there now has to do.
-        if (await this.head(key)) return false;
-        await send(undefined);
+        if (!(await this.mayReplace(key, replaceable))) return false;
+        await send({});
       }
       return true;
     });

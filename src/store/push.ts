@@ -6,11 +6,13 @@ import { firstDamage } from './damage.js';
 import { inOrder } from './in-order.js';
 import { imageLocation } from './location.js';
 import { CONTENT_HASH, encodeFacts, factsOfImage, PUSH_ID, type ImageFacts } from './metadata.js';
-import { ObjectStore, type ObjectFacts, type Part, type StoreOptions } from './object-store.js';
+import { ObjectStore, type ObjectFacts, type Part, type Replaceable, type StoreOptions } from './object-store.js';
 
 export interface TransferOptions extends StoreOptions {
   /** Take the place of what is there already. */
   force: boolean;
+  /** ETag of the only object whose place may be taken. */
+  replaces?: string | undefined;
   /** Requests at once. */
   parallel: number;
   /** Ends the transfer; nothing stays behind. */
@@ -56,15 +58,21 @@ export async function push(argument: string, url: string, options: TransferOptio
 }
 
 async function pushImage(image: Image, source: ByteSource, store: ObjectStore, key: string, options: TransferOptions): Promise<Pushed> {
-  const { force, signal } = options;
+  const { force, replaces, signal } = options;
+  const replaceable: Replaceable = replaces !== undefined ? { etag: replaces } : force ? 'anything' : 'nothing';
   const progress: typeof options.progress = (...step) => {
     signal.throwIfAborted();
     options.progress(...step);
   };
   const url = store.url(key);
-  const taken = (): Failure => new Failure(`${url} is there already; choose another key, or replace it with --force`);
+  const taken = (): Failure =>
+    new Failure(
+      replaces === undefined
+        ? `${url} is there already; choose another key, or replace it with --force`
+        : `${url} was replaced or removed by somebody else meanwhile`,
+    );
   // The store decides in the end; this spares sending gigabytes in vain.
-  if (!force && (await store.head(key))) throw taken();
+  if (!(await store.mayReplace(key, replaceable))) throw taken();
 
   const version = source instanceof FileSource ? source.version() : null;
   const damage = await firstDamage(image, (done, total) => progress('checking', Number(done), Number(total)));
@@ -84,7 +92,7 @@ async function pushImage(image: Image, source: ByteSource, store: ObjectStore, k
   if (parts <= 1) {
     const content = await source.read(0n, Number(source.size));
     checkUnchanged();
-    object = await settled(store, key, metadata, () => store.put(key, content, metadata, !force, signal), taken);
+    object = await settled(store, key, metadata, () => store.put(key, content, metadata, replaceable, signal), taken);
     progress('sending', content.length, content.length);
   } else {
     const upload = await store.createUpload(key, metadata);
@@ -93,8 +101,8 @@ async function pushImage(image: Image, source: ByteSource, store: ObjectStore, k
       checkUnchanged();
       signal.throwIfAborted();
       // Not all stores know conditions here: this leaves them a moment instead of the whole upload.
-      if (!force && (await store.head(key))) throw taken();
-      object = await settled(store, key, metadata, () => store.completeUpload(key, upload, sent, !force), taken);
+      if (!(await store.mayReplace(key, replaceable))) throw taken();
+      object = await settled(store, key, metadata, () => store.completeUpload(key, upload, sent, replaceable), taken);
     } catch (error) {
       await store.abortUpload(key, upload).catch((problem: Error) => {
         throw new Failure(`${(error as Error).message}; and ${problem.message}`, { cause: error });

@@ -18,7 +18,7 @@ const PARALLEL = 8;
 const transfer = (options: StagingOptions, force: boolean): TransferOptions => ({ ...options, force, parallel: PARALLEL });
 
 /** A directory below the temporary one (TMPDIR) that only this user can enter; or, for what another user's program writes, that user. */
-export async function makeStage(owner?: { uid: number; gid: number }): Promise<string> {
+async function makeStage(owner?: { uid: number; gid: number }): Promise<string> {
   const place = join(tmpdir(), 'warp-tool-image-');
   try {
     const directory = await mkdtemp(place);
@@ -31,15 +31,17 @@ export async function makeStage(owner?: { uid: number; gid: number }): Promise<s
   }
 }
 
-export const removeStage = (directory: string): Promise<void> => rm(directory, { recursive: true, force: true });
-
-/** Gives `work` a directory of that kind, which is there for that time only. */
-export async function withStage<T>(work: (directory: string) => Promise<T>): Promise<T> {
-  const directory = await makeStage();
+/** Gives `work` a directory of that kind, which is there for that time only, unless it calls `keep`. */
+export async function withStage<T>(
+  work: (directory: string, keep: () => void) => Promise<T>,
+  owner?: { uid: number; gid: number },
+): Promise<T> {
+  const directory = await makeStage(owner);
+  let kept = false;
   try {
-    return await work(directory);
+    return await work(directory, () => (kept = true));
   } finally {
-    await removeStage(directory);
+    if (!kept) await rm(directory, { recursive: true, force: true });
   }
 }
 
@@ -75,7 +77,7 @@ export async function checkWritable(url: string): Promise<void> {
   }
 }
 
-/** Makes the local image at `path` the object at `url`, also where there is one. */
-export async function pushStaged(path: string, url: string, options: StagingOptions): Promise<void> {
-  await push(path, url, transfer(options, true));
+/** Makes the local image at `path` the object at `url`, also where there is one; with `replaces`, only where that has this ETag. */
+export async function pushStaged(path: string, url: string, options: StagingOptions, replaces?: string): Promise<void> {
+  await push(path, url, { ...transfer(options, true), replaces });
 }

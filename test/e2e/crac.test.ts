@@ -4,8 +4,8 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { command, makeDirectory, projectFile, user } from './support/host.js';
-import { jdks, type Jdk } from './support/jvm.js';
+import { command, makeDirectory } from './support/host.js';
+import { compileJava, jdks, type Jdk } from './support/jvm.js';
 import { writeKey } from './support/keys.js';
 import { exchange, freePort, getJson } from './support/network.js';
 import { killAll, type Program, run, type StartOptions, warpTool } from './support/program.js';
@@ -81,10 +81,7 @@ const installed = javac && jar ? jdks() : [];
 
 describe.skipIf(installed.length === 0)('CRaC on a stock JDK (on Debian: apt-get install openjdk-17-jdk-headless)', () => {
   beforeAll(() => {
-    classes = makeDirectory();
-    const sources = ['Crac', 'Web', 'Job'].map((name) => projectFile(`test/e2e/fixtures/crac/${name}.java`));
-    const result = spawnSync(javac!, ['--release', '11', '-d', classes, ...sources], { ...user, encoding: 'utf8', timeout: 120_000 });
-    if (!existsSync(join(classes, 'Web.class'))) throw new Error(`javac: ${result.stderr}`);
+    classes = compileJava('crac/Crac', 'crac/Web', 'crac/Job');
   });
 
   describe.each(installed)('$name', ({ home }: Jdk) => {

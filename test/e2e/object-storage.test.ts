@@ -1,5 +1,5 @@
 /** `push`, `pull`, `list` and images in object storage, against a real store, and through a proxy that makes it fail. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn, type SpawnOptions } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,8 +17,11 @@ import { missing } from '../support/cores.js';
 import { FaultyProxy, owner, startStore, storePrograms, stranger, type Fault, type Seen, type TestStore } from '../support/object-store.js';
 import { foreignCore, PAGE, prpsinfoNote, prstatusNote, warpImage } from '../support/synthesise.js';
 import { firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
-import { command, makeDirectory, mountTmpfs } from './support/host.js';
-import { checkpointAndEnd, killAll, warpTool, type Program } from './support/program.js';
+import { command, makeDirectory, mountTmpfs, node, projectFile } from './support/host.js';
+import { compileJava } from './support/jvm.js';
+import { writeKey } from './support/keys.js';
+import { freePort, getJson, untilListening } from './support/network.js';
+import { checkpointAndEnd, killAll, Program, run, warpTool } from './support/program.js';
 
 const BUCKET = 'images';
 const MIB = 1 << 20;
@@ -561,6 +564,77 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       expect(await exists('refused')).toBe(false);
     });
 
+    it('of an encrypted image, of which the store sees nothing', async () => {
+      const key = ['--encryption-key-file', writeKey(randomBytes(32).toString('hex'))];
+      const { target, scratch } = await startProgram('memory_private', firstVariant());
+      const taken = await result(staged('checkpoint', String(target.pid), '--to', url('sealed'), '--compression', 'lz4', ...key));
+      expect([taken.status, taken.stderr]).toEqual([0, '']);
+      const sealed = await stored('sealed');
+      for (const word of [scratch, 'memory_private', '/proc/', 'LD_PRELOAD']) expect(sealed.includes(word)).toBe(false);
+      const without = await result(staged('restore', url('sealed')));
+      expect(without).toMatchObject({
+        status: 2,
+        stderr: expect.stringMatching(/^warp-restore: s3:\/\/images\/sealed: [^\n]*encrypted[^\n]*\n$/),
+      });
+      const second = await restoredFrom(url('sealed'), ...key);
+      // In its place, by a key that is a pipe: read once, by the engine's client.
+      const argv = ['checkpoint', String(second.pid), '--to', url('sealed')];
+      const piped = ['-c', 'exec "$@" --encryption-key-file <(cat "$0")', key[1]!, node(), projectFile('bin/run.js'), ...argv];
+      const again = await result(run('/bin/bash', piped, { environment: environment({ TMPDIR: stage }) }));
+      expect([again.status, again.stderr]).toEqual([0, '']);
+      expect(JSON.parse(await succeeds('show', url('sealed'), '--json', ...key))).toMatchObject({ generation: 1 });
+      await restoredFrom(url('sealed'), ...key);
+    });
+
+    it.skipIf(process.geteuid!() !== 0)('as root, of a process of another user', async () => {
+      const { target } = await startProgram('memory_private', firstVariant());
+      const argv = [projectFile('bin/run.js'), 'checkpoint', String(target.pid), '--to', url('by-root')];
+      const options: SpawnOptions = {
+        env: { PATH: process.env['PATH'], ...environment({ TMPDIR: stage }) },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      };
+      proxy.reset((request) => (isUpload(request) ? refused : undefined));
+      const refusal = await result(new Program(spawn(node(), argv, options)));
+      expect(refusal).toMatchObject({
+        status: 2,
+        stderr: expect.stringMatching(/^warp-tool: cannot write s3:[^\n]*access denied[^\n]*\n$/),
+      });
+      await target.goesOn();
+      proxy.reset();
+      const taken = await result(new Program(spawn(node(), argv, options)));
+      expect([taken.status, taken.stderr]).toEqual([0, '']);
+      expect(await target.ended).toMatchObject({ signal: 'SIGKILL' });
+      await restoredFrom(url('by-root'));
+    });
+
+    it.skipIf(missing('java', 'javac'))('of a Java application, which is told once, and goes on when the store refuses', async () => {
+      const [port, log] = [await freePort(), join(makeDirectory(), 'log')];
+      const classes = compileJava('crac/Crac', 'crac/Web');
+      const target = warpTool(['run', '--', command('java')!, '-Xmx128m', '-cp', classes, 'Web', String(port), log], { stdin: 'pipe' });
+      await target.output(/^ready \d+$/m);
+      const around = ['before listener', 'before log', 'after log', 'after listener'];
+      const events = async (): Promise<string[]> => {
+        await untilListening(port);
+        return (await getJson<{ events: string[] }>(port)).events;
+      };
+      const argv = ['checkpoint', String(target.pid), '--to', url('java/')];
+      // Held, it says nothing; refused, it goes on.
+      let logged: string | undefined;
+      proxy.reset((request) =>
+        isUpload(request) ? { ...refused, before: async () => void (logged = readFileSync(log, 'utf8')) } : undefined,
+      );
+      expect(await failure(argv, { TMPDIR: stage })).toMatch(/cannot write [^\n]*access denied/);
+      expect(await events()).toEqual(around);
+      expect([logged, readFileSync(log, 'utf8')]).toEqual(['', 'restored\n']);
+      proxy.reset();
+      const taken = await result(startTool(argv, { TMPDIR: stage }));
+      expect([taken.status, taken.stderr]).toEqual([0, '']);
+      expect(await target.ended).toMatchObject({ signal: 'SIGKILL' });
+      const restored = staged('restore', url('java/'));
+      expect(await events()).toEqual([...around, ...around]);
+      await restored.kill();
+    });
+
     it('do no harm when they are interrupted', async () => {
       const { target } = await startProgram('memory_private', firstVariant());
       for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -658,6 +732,31 @@ describe.skipIf(storePrograms)(`object storage (${storePrograms ?? 'of Ceph'})`,
       expect(await succeeds('show', image)).not.toContain('optimised');
       expect(await succeeds('show', url('other'))).toMatch(/optimised +1 run needed/);
       await restoredFrom(url('trained/'));
+      // What was trained is not lost with the way into the store, and takes no place of what came there meanwhile.
+      const trained = await stored('trained/core.img');
+      rmSync(join(scratch, 'done'), { force: true });
+      for (const [rule, reason, left] of [
+        [(request: Seen) => (isUpload(request) ? refused : undefined), 'access denied', trained],
+        [
+          once(isUpload, { before: () => put('trained/core.img', content(large)) }),
+          'trained/core.img was replaced or removed by somebody else meanwhile; ',
+          content(large),
+        ],
+      ] as const) {
+        await put('trained/core.img', trained);
+        proxy.reset(rule);
+        const argv = ['optimize', url('trained/'), '--runs', '1', ...until];
+        const message = await failure(argv, { TMPDIR: stage });
+        expect(message).toContain(reason);
+        const [, kept, directory] =
+          /the optimised image is (\S+): send that with `warp-tool push (\S+) s3:\/\/images\/trained\/ --force`/.exec(message)!;
+        expect(kept).toBe(join(directory!, 'core.img'));
+        expect(Buffer.compare(await stored('trained/core.img'), left)).toBe(0);
+        proxy.reset();
+        await succeeds('push', directory!, url('sent'), '--force');
+        expect(await succeeds('show', url('sent'))).toMatch(/optimised +1 run needed/);
+        rmSync(directory!, { recursive: true });
+      }
       // Nothing is trained for a store that does not take it.
       proxy.reset(({ method }) => (method === 'POST' ? refused : undefined));
       expect(await failure(['optimize', image, '--runs', '1', '--until', 'false', '-o', url('refused')])).toMatch(

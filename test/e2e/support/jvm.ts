@@ -30,15 +30,16 @@ export function jdks(): Jdk[] {
   return [...found.values()];
 }
 
-/** Compiles a class of test/e2e/fixtures and gives the class path. */
-export function compileJava(name: string): string {
+/** Compiles classes of test/e2e/fixtures and gives the class path. */
+export function compileJava(...names: string[]): string {
   const classes = makeDirectory();
-  const result = spawnSync(command('javac')!, ['-g', '--release', '11', '-d', classes, projectFile(`test/e2e/fixtures/${name}.java`)], {
+  const sources = names.map((name) => projectFile(`test/e2e/fixtures/${name}.java`));
+  const result = spawnSync(command('javac')!, ['-g', '--release', '11', '-d', classes, ...sources], {
     ...user,
     encoding: 'utf8',
     timeout: 120_000,
   });
-  if (!existsSync(join(classes, `${name}.class`))) throw new Error(`javac: ${result.stderr}`);
+  if (result.status !== 0) throw new Error(`javac: ${result.stderr}`);
   return classes;
 }
 
