@@ -1,12 +1,12 @@
 /* oxlint-disable vitest/expect-expect -- many assertions are in the functions of ./support */
 /** Memory that programs give back after it was mapped from the image: it reads as zeros, whoever makes the system call. The C programs memory_release_* have more. */
-import { existsSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync, renameSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { withImage } from '../../src/elf/image.js';
 import { executable, firstVariant, lastTick, restoreProgram, startProgram } from './support/c-programs.js';
 import { makeDirectory, node } from './support/host.js';
-import { checkpointAndEnd, killAll, restore, start } from './support/program.js';
+import { checkpointAndEnd, killAll, type Program, restore, runCheckpoint, start } from './support/program.js';
 
 afterEach(killAll);
 
@@ -86,6 +86,49 @@ describe('changed pages of a file', () => {
       image = await checkpointAndEnd(restored);
       expect(await areasOf(image)).toEqual(areas);
     }
+  });
+});
+
+describe('an image that a running program is mapped from', () => {
+  async function mapped(): Promise<{ restored: Program; file: string }> {
+    const { target } = await startProgram('memory_large', firstVariant(), { environment: { WARP_TEST_MEBIBYTES: '16' } });
+    const image = await checkpointAndEnd(target);
+    const stats = join(makeDirectory(), 'stats.json');
+    const restored = await restoreProgram(image, lastTick(target.stdout), ['--stats', stats]);
+    expect(JSON.parse(readFileSync(stats, 'utf8'))).toMatchObject({ mode: 'direct', reason: 'plain' });
+    return { restored, file: join(image, 'core.img') };
+  }
+
+  it.each(['stored as it is', '--compression lz4', '--leave-running'])(
+    'truncated: a checkpoint is refused, and the program goes on, %s',
+    async (how) => {
+      const { restored, file } = await mapped();
+      const size = statSync(file).size;
+      truncateSync(file, Math.floor(size / 2));
+      for (let attempt = 0; attempt < 2; attempt++) {
+        const { code, stderr } = await runCheckpoint(
+          restored.pid,
+          join(makeDirectory(), 'image'),
+          how.startsWith('--') ? how.split(' ') : [],
+        );
+        expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+        expect(stderr).toMatch(
+          /core\.img: the file has become shorter than what is mapped of it \(memory at 0x[0-9a-f]+, offset 0x[0-9a-f]+\): /,
+        );
+        expect(code).toBe(2);
+        await restored.goesOn();
+      }
+    },
+  );
+
+  it('replaced by another: its next generation has the memory as it was', async () => {
+    const { restored, file } = await mapped();
+    const other = join(makeDirectory(), 'other');
+    copyFileSync(file, other);
+    truncateSync(other, 4096);
+    renameSync(other, file);
+    const image = await checkpointAndEnd(restored);
+    await restoreProgram(image, lastTick(restored.stdout));
   });
 });
 

@@ -125,12 +125,14 @@ static void capture_tags(struct capture *capture) {
   }
 }
 
-/* Where an allocation that fails goes on: there is one capture at a time, and one thread that works on it. */
-static void *out_of_memory_frame[5];
+/* Where a step that fails deep inside goes on: there is one capture at a time, and one thread that works on it. */
+static void *failed_step_frame[5];
+
+_Noreturn void capture_failed(void) { __builtin_longjmp(failed_step_frame, 1); }
 
 static _Noreturn void out_of_memory(size_t size, long error) {
   fail(the_capture.failure, "the engine cannot map %lu bytes of memory in the process: %s: raise its memory limit", size, error_text(error));
-  if ((uint32_t)sys(gettid) == helper_tid) __builtin_longjmp(out_of_memory_frame, 1);
+  if ((uint32_t)sys(gettid) == helper_tid) capture_failed();
   freeze_call_failed();
 }
 
@@ -172,6 +174,7 @@ static int take(struct capture *capture, struct target *target) {
   capture->process_memory = (int)open_file("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
   if (capture->process_memory < 0) return fail(capture->failure, "cannot open /proc/PID/mem: %s: mount procfs", error_text(capture->process_memory));
   if (capture_process(capture) < 0 || capture_signals(capture) < 0) return -1;
+  reading_begin(capture);
   capture_threads(capture);
   capture_image(capture);
   if (capture->sealing != NULL) copy_bytes(capture->sealing->cipher.image_id, table_at(&capture->image, struct warp_image_record, 0)->image_id, IMAGE_ID_SIZE);
@@ -189,6 +192,7 @@ static int take(struct capture *capture, struct target *target) {
 }
 
 static void capture_close(struct capture *capture) {
+  if (capture->pagemap > 0) sys(close, capture->pagemap);
   if (capture->process_memory > 0) sys(close, capture->process_memory);
   for (size_t i = 0; i < capture->object_sources.count; i++) {
     const struct object_source *source = list_at(&capture->object_sources, struct object_source, i);
@@ -198,6 +202,7 @@ static void capture_close(struct capture *capture) {
 
 static void release(struct capture *capture) {
   javascript_go_on(false);
+  reading_end(capture);
   if (capture->freeze->slots == NULL) return;
   requeue_signals(capture);
   freeze_release(capture->freeze);
@@ -269,11 +274,12 @@ int checkpoint(struct request *request, struct failure *failure) {
   if (result == 0) {
     capture->dumpable = sys(prctl, PR_GET_DUMPABLE);
     arena_exhausted = out_of_memory;
-    result = __builtin_setjmp(out_of_memory_frame) == 0 ? take(capture, &target) : -1;
+    result = __builtin_setjmp(failed_step_frame) == 0 ? take(capture, &target) : -1;
     long writer = result == 0 && request->leave_running ? fork_writer(capture) : -EINVAL;
     if (writer == 0) {
       capture->released_ns = clock_ns(CLOCK_MONOTONIC_);
-      result = complete(capture, &target);
+      result = __builtin_setjmp(failed_step_frame) == 0 ? complete(capture, &target) : -1;
+      reading_explain(capture);
       if (result < 0) client_send(request, "E%s", failure->text);
       target_discard(&target);
       sys(exit_group, result < 0 ? 1 : 0);
@@ -288,9 +294,10 @@ int checkpoint(struct request *request, struct failure *failure) {
       result = wait_for_writer(writer, failure);
       sys(fstat, target.fd, &image);
     } else if (result == 0) {
-      result = __builtin_setjmp(out_of_memory_frame) == 0 ? complete(capture, &target) : -1;
+      result = __builtin_setjmp(failed_step_frame) == 0 ? complete(capture, &target) : -1;
       image.size = (int64_t)capture->file_end;
     }
+    reading_explain(capture);
     if (result == 0 && request->confirm && !request->leave_running) {
       send_image(request, 'H', &image);
       if (!client_confirms(request)) result = fail(failure, "the process goes on, as its client has asked or has gone");

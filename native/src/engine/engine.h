@@ -227,6 +227,13 @@ struct sealing {
   struct image_cipher cipher;
 };
 
+/* A thread that reads the program's memory, and goes on at `frame` (__builtin_setjmp) when that is gone. */
+struct reader {
+  struct reader *next;
+  uint32_t tid;
+  void *frame[5];
+};
+
 struct capture {
   struct request *request;
   struct failure *failure;
@@ -234,6 +241,7 @@ struct capture {
   struct freeze *freeze;
   int image_fd;
   int process_memory; /* /proc/self/mem */
+  int pagemap;
   long dumpable;      /* PR_GET_DUMPABLE of the program */
   size_t fixed_calls; /* places that may release memory and cannot be redirected */
 
@@ -255,6 +263,13 @@ struct capture {
 
   struct buffer kernel_notes;
 
+  bool guarded; /* reading_begin has been called */
+  bool sent_signals; /* SIGBUS has been sent meanwhile: sent_signal is its siginfo_t */
+  uint8_t sent_signal[128];
+  struct arch_sigaction sigbus_action; /* the program's */
+  uint64_t lost_address; /* of memory that is gone; 0: none */
+  struct reader *readers;
+
   uint64_t started_ns, stopping_ns, frozen_ns, collected_ns, scanned_ns;
   uint64_t released_ns; /* when the program went on before the image was written, else 0 */
   uint64_t bytes_written;
@@ -266,6 +281,20 @@ int checkpoint(struct request *request, struct failure *failure);
 /* ---- a checkpoint without an image (simulate.c) ---- */
 /* Takes one, by the request's engine. A pause ends when somebody asks for it on `listener`, or by RESTORE_SIGNAL. */
 int simulate(struct request *request, int listener, struct failure *failure);
+
+/* Ends a step of the capture, from within it, in the helper: the step fails. */
+_Noreturn void capture_failed(void);
+
+/* ---- memory that others can take away (reading.c) ---- */
+/* While the threads stand still, and their dispositions have been taken: SIGBUS is the engine's. */
+void reading_begin(struct capture *capture);
+void reading_end(struct capture *capture);
+/* The calling thread is another than the helper, or wants to go on elsewhere; `reader` stays as long as the capture's readers. */
+void reading_add(struct capture *capture, struct reader *reader);
+/* A read by system call has found memory gone. */
+_Noreturn void reading_lost(uint64_t address);
+/* When the capture has failed for that reason: says so in its failure. */
+void reading_explain(struct capture *capture);
 
 /* ---- parts of a capture ---- */
 /* Reads the rules that apply: fails with a line that names file and line. */

@@ -292,6 +292,7 @@ struct area_part {
   bool store_all;
   bool readable;
   bool over_file; /* file content that zeros would not stand for */
+  bool from_image; /* a direct restore has mapped it */
   bool overlay;   /* changed pages of a file, all of them, that a direct restore has mapped */
   bool plain; /* anonymous without a name: the program saw one area where a direct restore has left several */
 };
@@ -319,6 +320,7 @@ static int add_area(struct capture *capture, const struct area *area, uint64_t s
       .end = end,
       .store_all = store_all,
       .over_file = area->map.inode != 0 && !from_image && vma.kind != WARP_VMA_ANONYMOUS,
+      .from_image = from_image,
       .overlay = overlay,
       .readable = (vma.protection & WARP_PROT_READ) != 0 && !over_file,
       .plain = heap || (vma.kind == WARP_VMA_ANONYMOUS && (from_image || area->name[0] == 0)),
@@ -455,6 +457,7 @@ static bool is_zero(const void *page, size_t size) {
 struct scan {
   struct capture *capture;
   bool keep_zeros;
+  bool from_image; /* all of it can be read */
   int process_memory; /* /proc/self/mem where the area is not readable, else -1 */
   uint8_t *page;
   size_t first_piece;
@@ -482,7 +485,10 @@ static void scan_range(void *context, uint64_t start, uint64_t end) {
   for (uint64_t page = start; page < end; page += PAGE_SIZE) {
     const void *bytes = (const void *)page;
     if (scan->process_memory >= 0) {
-      if (read_fully(scan->process_memory, scan->page, PAGE_SIZE, page) != (long)PAGE_SIZE) continue;
+      if (read_fully(scan->process_memory, scan->page, PAGE_SIZE, page) != (long)PAGE_SIZE) {
+        if (scan->from_image) reading_lost(page);
+        continue;
+      }
       bytes = scan->page;
     }
     if (!is_zero(bytes, PAGE_SIZE)) add_piece(scan, page, page + PAGE_SIZE);
@@ -527,6 +533,7 @@ static int scan_part(struct capture *capture, struct page_query *query, const st
   struct scan scan = {
       .capture = capture,
       .keep_zeros = part->over_file && vma->kind != WARP_VMA_ENGINE,
+      .from_image = part->from_image,
       .process_memory = part->readable ? -1 : capture->process_memory,
       .page = page,
       .first_piece = capture->pieces.count,
@@ -639,13 +646,13 @@ static uint64_t chosen_chunk_size(const struct capture *capture) {
 }
 
 int capture_scan_memory(struct capture *capture) {
-  struct page_query query = {.guard = PAGE_IS_GUARD_, .pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0)};
-  if (query.pagemap < 0) return fail(capture->failure, "cannot open /proc/PID/pagemap: %s: mount procfs", error_text(query.pagemap));
-  int result = -1;
+  capture->pagemap = (int)open_file("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+  if (capture->pagemap < 0) return fail(capture->failure, "cannot open /proc/PID/pagemap: %s: mount procfs", error_text(capture->pagemap));
+  struct page_query query = {.guard = PAGE_IS_GUARD_, .pagemap = capture->pagemap};
   uint8_t *page = arena_allocate(&capture->arena, PAGE_SIZE);
   /* Objects first: their content is shared by the segments of all areas that map them. */
   for (uint32_t i = 0; i < capture->objects.records.count; i++)
-    if (scan_object(capture, i, page) < 0) goto out;
+    if (scan_object(capture, i, page) < 0) return -1;
   for (size_t i = 0, part = 0; i < capture->vmas.records.count; i++) {
     struct warp_vma_record *vma = table_at(&capture->vmas, struct warp_vma_record, i);
     size_t first_part = part, first_run = capture->runs.count;
@@ -657,7 +664,7 @@ int capture_scan_memory(struct capture *capture) {
       add_segment(capture, vma->start, vma->end, false, 0, vma->protection);
     } else {
       for (size_t k = first_part; k < part; k++)
-        if (scan_part(capture, &query, list_at(&area_parts, struct area_part, k), page) < 0) goto out;
+        if (scan_part(capture, &query, list_at(&area_parts, struct area_part, k), page) < 0) return -1;
       add_private_segments(capture, vma, first_run);
     }
   }
@@ -667,10 +674,7 @@ int capture_scan_memory(struct capture *capture) {
     chunk->content_offset = chunk->file_offset = at;
     chunk->content_size = chunk->stored_size = (uint32_t)min_u64(chunk_size, capture->content_end - at);
   }
-  result = 0;
-out:
-  sys(close, query.pagemap);
-  return result;
+  return 0;
 }
 
 long capture_read(const struct capture *capture, const struct run *run, uint64_t address, uint64_t size, uint8_t *copy, const uint8_t **ret) {
@@ -686,6 +690,7 @@ long capture_read(const struct capture *capture, const struct run *run, uint64_t
   } else if (run->source == SOURCE_PROCESS_MEMORY) {
     fill_bytes(copy, 0, size);
     n = read_fully(capture->process_memory, copy, size, address);
+    if (n >= 0 && n < (long)size) n = -EIO;
   } else if (run->source == SOURCE_MEMORY_COPY) {
     copy_bytes(copy, (const void *)address, size);
   } else {

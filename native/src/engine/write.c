@@ -10,6 +10,7 @@
 #define BATCH CHUNK_LARGEST
 
 struct writer {
+  struct reader reader;
   struct capture *capture;
   uint8_t *buffer; /* a chunk's size */
   uint8_t *other;  /* when compressing, the content of another chunk, to compare with */
@@ -319,6 +320,11 @@ static void place_sealed(struct capture *capture, struct arena *scratch) {
 
 static void write_chunks(struct writer *writer) {
   struct capture *capture = writer->capture;
+  if (__builtin_setjmp(writer->reader.frame) != 0) {
+    writer->error = -EFAULT;
+    return;
+  }
+  reading_add(capture, &writer->reader);
   const bool compressed = capture->request->lz4_level > 0, packed = compressed || capture->sealing != NULL;
   const size_t step = compressed ? BATCH / capture->chunk_size : 1, count = capture->chunks.records.count;
   while (writer->error == 0) {
@@ -402,6 +408,7 @@ int capture_write_memory(struct capture *capture) {
       result = fail(capture->failure, "cannot write %s/core.img at offset 0x%lx: %s", capture->request->directory, writer->error_offset, error_text(writer->error));
     }
   }
+  capture->readers = NULL;
   if (compressed && result == 0) follow_same(capture);
   if (capture->sealing != NULL && result == 0) place_sealed(capture, &scratch);
   arena_release(&scratch);
