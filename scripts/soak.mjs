@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** Long tests that `npm test` has a short form of: `npm run soak -- NAME [GENERATIONS] [arguments of vitest]`. */
+/**
+ * Long tests that `npm test` has a short form of: `npm run soak -- NAME [GENERATIONS] [arguments of vitest]`. Started by root, they run in a pid
+ * namespace of their own, where ids are as small as in a container.
+ */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -15,9 +18,15 @@ if (!soak) {
   process.exit(2);
 }
 const generations = /^\d+$/.test(rest[0] ?? '') ? rest.shift() : String(soak.generations);
-const { status } = spawnSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...soak.files, ...rest], {
+const vitest = [process.execPath, 'node_modules/vitest/vitest.mjs', 'run', ...soak.files, ...rest];
+const ownIds = process.getuid() === 0;
+// The first process of a namespace inherits those whose parents have gone: a shell reaps them.
+const namespace = ownIds ? ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', '"$@"; exit $?', 'sh'] : [];
+const [program, ...args] = [...namespace, ...vitest];
+const { status, error } = spawnSync(program, args, {
   cwd: fileURLToPath(new URL('..', import.meta.url)),
   stdio: 'inherit',
-  env: { ...process.env, WARP_SOAK_GENERATIONS: generations },
+  env: { ...process.env, WARP_SOAK_GENERATIONS: generations, WARP_SOAK_OWN_IDS: ownIds ? '1' : '0' },
 });
+if (error) console.error(`${program}: ${error.message}`);
 process.exitCode = status ?? 1;

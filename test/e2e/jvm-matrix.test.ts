@@ -4,7 +4,7 @@
  * is how many each goes through (`npm run soak -- jvm`: 50); without it a few configurations go through two.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { lastTick } from './support/c-programs.js';
@@ -13,9 +13,16 @@ import { compileJava, jdks } from './support/jvm.js';
 import { checkpointAndEnd, killAll, restore, start } from './support/program.js';
 
 const generations = Number(process.env['WARP_SOAK_GENERATIONS'] ?? 0);
+/** This process is in a pid namespace of its own, which scripts/soak.mjs made. */
+const ownIds = process.env['WARP_SOAK_OWN_IDS'] === '1';
 const installed = command('javac') ? jdks() : [];
 const jar = existsSync(new URL('../../native/build/warp-crac.jar', import.meta.url));
 afterEach(killAll);
+
+/** The next ids of processes and threads are small again, as in a container (proc_sys_kernel(5)): much that a program holds looks like them. */
+function smallIds(): void {
+  if (ownIds) writeFileSync('/proc/sys/kernel/ns_last_pid', '2');
+}
 
 const withoutCompression = ['-XX:-UseCompressedOops', '-XX:-UseCompressedClassPointers'];
 const collectors = ['Serial', 'Parallel', 'G1', 'Z', 'Shenandoah'];
@@ -30,12 +37,9 @@ const observed = [
 ];
 
 /** What differs from one configuration to the next: flags of the virtual machine; `agent` stands for the project's own, `observed` for those above. */
+const ways: string[][] = [[], withoutCompression, ['-Xshare:off'], ['-Xint'], ['-XX:+UseTransparentHugePages', '-XX:+AlwaysPreTouch']];
 const all: string[][] = [
-  ...collectors.map((name) => [`-XX:+Use${name}GC`]),
-  ...collectors.map((name) => [`-XX:+Use${name}GC`, ...withoutCompression]),
-  ...['Serial', 'G1', 'Z'].map((name) => [`-XX:+Use${name}GC`, '-Xshare:off']),
-  ...['Serial', 'G1'].map((name) => [`-XX:+Use${name}GC`, '-Xint']),
-  ...['Parallel', 'G1', 'Z'].map((name) => [`-XX:+Use${name}GC`, '-XX:+UseTransparentHugePages', '-XX:+AlwaysPreTouch']),
+  ...ways.flatMap((way) => collectors.map((name) => [`-XX:+Use${name}GC`, ...way])),
   ['-XX:+UseG1GC', '-XX:TieredStopAtLevel=1'],
   ['-XX:+UseG1GC', '-XX:+UseCompactObjectHeaders'],
   ['-XX:+UseShenandoahGC', '-XX:+UnlockExperimentalVMOptions', '-XX:ShenandoahGCMode=generational'],
@@ -55,7 +59,7 @@ const few: string[][] = [
 /** On a machine with many more threads than processors each of them has to get one before it can stop. */
 const patiently = ['--timeout', '100'];
 /** Ways to keep and to load an image, in turn. */
-const ways: { capture: string[]; restore: string[] }[] = [
+const images: { capture: string[]; restore: string[] }[] = [
   { capture: patiently, restore: [] },
   { capture: [...patiently, '--compression', 'lz4'], restore: ['--concurrent'] },
   { capture: patiently, restore: ['--no-direct-map'] },
@@ -77,16 +81,18 @@ describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install 
     const meant: Record<string, string[]> = { agent: [agent], observed };
     const line = ['-Xmx128m', '-XX:ErrorFile=/dev/stdout', ...flags.flatMap((flag) => meant[flag] ?? flag)];
     skip(spawnSync(java, [...line, '-version'], { stdio: 'ignore' }).status !== 0, 'this JVM does not have it');
+    smallIds();
     let target = start(java, [...line, '-cp', classes, 'Load'], { directory: makeDirectory() });
     await target.output(/^tick 1$/m);
     let moments = 0;
     try {
       for (const count = generations || 1; moments < count; moments++) {
         await new Promise((resolve) => setTimeout(resolve, Math.random() * 200));
-        const way = ways[moments % ways.length]!;
+        const way = images[moments % images.length]!;
         const image = await checkpointAndEnd(target, way.capture);
         expect(target.stdout).not.toContain('FAIL');
         const stopped = lastTick(target.stdout);
+        smallIds();
         target = restore(image, way.restore);
         // Behind a tick of which each of its threads has done all in the restored process.
         await target.output(/^restored ok\ntick \d+$/m);
