@@ -1,7 +1,7 @@
 /** Every row of docs/comparison.md on an image of a real program, beside the other program where that is installed. */
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, it, vi, type TestContext } from 'vitest';
@@ -15,6 +15,7 @@ import { callsIn, parseCall } from './support/calls.js';
 import { capture, PLACES, SHARED_TEXT, TEXT, WORKERS, type Compared } from './support/compared.js';
 import { imageDirectory, missing, removeDirectory, root, scratchDirectory, warpTool } from './support/cores.js';
 import { compileJava, JAVA_PROGRAM, javaArguments } from './support/crashes.js';
+import { criuImage } from './support/criu.js';
 import { Conversation } from './support/engine.js';
 import { euReadelfNotes, readelfSegments } from './support/readelf.js';
 import { foreignCore, PAGE, prpsinfoNote, prstatusNote, warpImage } from './support/synthesise.js';
@@ -290,6 +291,30 @@ function showsPointers(): void {
 }
 
 const shows: Record<string, (context: TestContext) => void | Promise<void>> = {
+  'criu-dump': () => {
+    expect(show()).toMatchObject({ engine: expect.stringMatching(/\d/), process: { pid: made.pid } });
+    expect(show().process['uid']).not.toBe(0);
+  },
+  'criu-dump-leave-running': () => {
+    // The same process, captured twice.
+    expect(JSON.parse(tool('diff', made.before, made.after, '--json'))).toMatchObject({ different: true });
+    expect((JSON.parse(tool('show', made.after, '--json')) as Shown).process['pid']).toBe(made.pid);
+  },
+  'criu-check': () => {
+    const { checks } = JSON.parse(tool('doctor', '--json')) as { checks: { name: string; status: string }[] };
+    expect(checks.find(({ name }) => name === 'trial')).toMatchObject({ status: 'ok' });
+    expect(tool('engines')).toMatch(/^warp +yes/m);
+  },
+  'criu-images': () => {
+    const dumped = join(directory, 'criu');
+    mkdirSync(dumped);
+    for (const [name, bytes] of Object.entries(criuImage)) writeFileSync(join(dumped, name), bytes);
+    expect(tool('show', dumped)).toMatch(/image of CRIU[^]*program --flag[^]*\/srv/);
+    expect(tool('threads', dumped)).toMatch(/101 +worker/);
+    expect(tool('maps', dumped)).toMatch(/\/usr\/bin\/program/);
+    expect(tool('fds', dumped)).toMatch(/127\.0\.0\.1:8080/);
+  },
+
   'crit-decode': () => {
     const path = join(directory, 'image.json');
     tool('decode', made.before, '-o', path);

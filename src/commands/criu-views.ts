@@ -5,7 +5,7 @@ import { signalNames } from '../elf/signals.js';
 import { hex } from '../hex.js';
 import { byteCountOf, type Static } from '../schemas/builder.js';
 import type { criuFds, criuMaps, criuShow, criuThreads } from '../schemas/index.js';
-import { columns } from '../terminal/columns.js';
+import { type Column, columns } from '../terminal/columns.js';
 import { bytes, count, duration, printable } from '../terminal/format.js';
 
 type Show = Static<typeof criuShow>;
@@ -20,8 +20,21 @@ interface View<Document> {
 
 const head = (image: CriuImage) => ({ image: image.directory, engine: 'criu' as const, dumped_at: new Date(image.dumpedAt).toISOString() });
 const named = ({ pid, name }: CriuProcess) => ({ pid, name });
-const title = (process: { pid: number; name: string }, style: ChalkInstance): string =>
-  style.bold(`${process.pid} ${printable(process.name)}`);
+
+/** The rows of each process below its name, and what `below` says of them. */
+function* tables<Process extends { pid: number; name: string }, Row>(
+  processes: readonly Process[],
+  rows: (process: Process) => readonly Row[],
+  layout: Column<Row>[],
+  style: ChalkInstance,
+  below: (process: Process) => string[] = () => [],
+): Generator<string> {
+  for (const process of processes) {
+    yield style.bold(`${process.pid} ${printable(process.name)}`);
+    yield* columns(rows(process), layout, (text) => style.bold(text));
+    yield* below(process);
+  }
+}
 
 function amounts(areas: readonly CriuArea[]): Show['processes'][number]['memory']['total'] {
   const sum = (value: (area: CriuArea) => bigint): number | string => byteCountOf(areas.reduce((total, area) => total + value(area), 0n));
@@ -125,22 +138,19 @@ export function criuThreadsView(directory: string): View<Threads> {
   return { document, lines: threadLines };
 }
 
-function* threadLines(document: Threads, style: ChalkInstance): Generator<string> {
-  for (const process of document.processes) {
-    yield title(process, style);
-    yield* columns(
-      process.threads,
-      [
-        { title: 'tid', align: 'right', cell: (thread) => String(thread.tid) },
-        { title: 'name', cell: (thread) => printable(thread.name) },
-        { title: 'pc', cell: (thread) => thread.pc ?? '?' },
-        { title: 'stack', cell: (thread) => thread.stack_pointer ?? '?' },
-        { title: 'in', cell: (thread) => printable(thread.module ?? '') },
-      ],
-      (text) => style.bold(text),
-    );
-  }
-}
+const threadLines = ({ processes }: Threads, style: ChalkInstance): Iterable<string> =>
+  tables(
+    processes,
+    ({ threads }) => threads,
+    [
+      { title: 'tid', align: 'right', cell: (thread) => String(thread.tid) },
+      { title: 'name', cell: (thread) => printable(thread.name) },
+      { title: 'pc', cell: (thread) => thread.pc ?? '?' },
+      { title: 'stack', cell: (thread) => thread.stack_pointer ?? '?' },
+      { title: 'in', cell: (thread) => printable(thread.module ?? '') },
+    ],
+    style,
+  );
 
 export function criuMapsView(directory: string): View<Maps> {
   const image = new CriuImage(directory);
@@ -165,25 +175,21 @@ export function criuMapsView(directory: string): View<Maps> {
   return { document, lines: mapLines };
 }
 
-function* mapLines(document: Maps, style: ChalkInstance): Generator<string> {
-  for (const process of document.processes) {
-    yield title(process, style);
-    yield* columns(
-      process.maps,
-      [
-        { title: 'address', cell: ({ start, end }) => `${start.slice(2).padStart(12, '0')}-${end.slice(2).padStart(12, '0')}` },
-        { title: 'prot', cell: ({ protection }) => protection },
-        { title: 'kind', cell: ({ kind }) => kind },
-        { title: 'size', align: 'right', cell: ({ mapped }) => bytes(mapped) },
-        { title: 'in image', align: 'right', cell: ({ stored }) => (stored === 0 ? '-' : bytes(stored)) },
-        { title: 'what', cell: ({ name, offset }) => `${printable(name)}${offset === '0x0' ? '' : ` +${offset}`}` },
-      ],
-      (text) => style.bold(text),
-    );
-    const { total } = process;
-    yield style.dim(`${count(total.areas, 'area')}: ${bytes(total.mapped)} mapped, ${bytes(total.stored)} in the image`);
-  }
-}
+const mapLines = ({ processes }: Maps, style: ChalkInstance): Iterable<string> =>
+  tables(
+    processes,
+    ({ maps }) => maps,
+    [
+      { title: 'address', cell: ({ start, end }) => `${start.slice(2).padStart(12, '0')}-${end.slice(2).padStart(12, '0')}` },
+      { title: 'prot', cell: ({ protection }) => protection },
+      { title: 'kind', cell: ({ kind }) => kind },
+      { title: 'size', align: 'right', cell: ({ mapped }) => bytes(mapped) },
+      { title: 'in image', align: 'right', cell: ({ stored }) => (stored === 0 ? '-' : bytes(stored)) },
+      { title: 'what', cell: ({ name, offset }) => `${printable(name)}${offset === '0x0' ? '' : ` +${offset}`}` },
+    ],
+    style,
+    ({ total }) => [style.dim(`${count(total.areas, 'area')}: ${bytes(total.mapped)} mapped, ${bytes(total.stored)} in the image`)],
+  );
 
 export function criuFdsView(directory: string): View<Fds> {
   const image = new CriuImage(directory);
@@ -194,17 +200,14 @@ export function criuFdsView(directory: string): View<Fds> {
   return { document, lines: fdLines };
 }
 
-function* fdLines(document: Fds, style: ChalkInstance): Generator<string> {
-  for (const process of document.processes) {
-    yield title(process, style);
-    yield* columns(
-      process.descriptors,
-      [
-        { title: 'fd', align: 'right', cell: ({ fd }) => String(fd) },
-        { title: 'kind', cell: ({ kind }) => kind },
-        { title: 'what', cell: ({ path }) => printable(path) },
-      ],
-      (text) => style.bold(text),
-    );
-  }
-}
+const fdLines = ({ processes }: Fds, style: ChalkInstance): Iterable<string> =>
+  tables(
+    processes,
+    ({ descriptors }) => descriptors,
+    [
+      { title: 'fd', align: 'right', cell: ({ fd }) => String(fd) },
+      { title: 'kind', cell: ({ kind }) => kind },
+      { title: 'what', cell: ({ path }) => printable(path) },
+    ],
+    style,
+  );

@@ -233,7 +233,7 @@ function tables(stack: ReturnType<typeof stackContent>): Tables {
     ],
     objects: [{ kind: 1, size: 4096n, name: secret, seals: 3 }],
     extents: [{ object: 0, object_offset: 0n, length: 4096n, content_offset: 0x10000n }],
-    descriptors: Array.from({ length: 14 }, (_, index) => ({ number: index, flags: index & 1, description: index })),
+    descriptors: Array.from({ length: 14 }, (_, index) => ({ number: index, flags: index & 1, description: index, policy: index & 1 })),
     descriptions: Array.from({ length: 14 }, (_, index) => ({
       kind: index + 1,
       detail: 0,
@@ -269,6 +269,9 @@ function tables(stack: ReturnType<typeof stackContent>): Tables {
     ],
     timers: [{ id: 1, clock: 1, notify: 4, number: 14, tid: 100, value: 0x5ec7e7n, value_ns: 9n }],
     tid_references: [{ address: HEAP, tid: 100, kind: 1 }],
+    policies: [
+      { type: 1, action: 4, line: 3, file: text(`/etc/${SECRET}`), text: text(`type: file; path: /tmp/${SECRET}*; action: reopen`) },
+    ],
     guards: [{ start: HEAP + 4096n, end: HEAP + 8192n }],
     tags: [
       { kind: 1, name: text('label'), value: secret },
