@@ -2,10 +2,12 @@
  * Stands in for a Java VM with CRaC: makes its calls in its order.
  *   host LIBRARY interface                  prints what the library offers, and checks both generations of the structures
  *   host LIBRARY checkpoint DIR [KEY=VALUE…]  runs threads, checkpoints, and goes on for ever when restored
- *   host LIBRARY restore DIR LABEL BITMAP COMPARISON DATA [KEY=VALUE…]   a young VM that restores
+ *   host LIBRARY restore DIR [NAME=]LABEL BITMAP COMPARISON DATA [KEY=VALUE…]   a young VM that restores; NAME is cpu.arch by default
+ * Built with OLDER_VM it has the structures of 2025.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +25,12 @@
       exit(1);                                                            \
     }                                                                     \
   } while (0)
+
+#ifdef OLDER_VM
+#define DESCRIPTION_SIZE offsetof(crlib_description_t, configuration_options)
+#else
+#define DESCRIPTION_SIZE sizeof(crlib_description_t)
+#endif
 
 static const crlib_api_t *api;
 static const crlib_restore_data_t *restore_data;
@@ -47,30 +55,60 @@ static void load(const char *path) {
   user_data = (const crlib_user_data_t *)api->get_extension(CRLIB_EXTENSION_USER_DATA_NAME, sizeof *user_data);
   constraints = (const crlib_image_constraints_t *)api->get_extension(CRLIB_EXTENSION_IMAGE_CONSTRAINTS_NAME, sizeof *constraints);
   score = (const crlib_image_score_t *)api->get_extension(CRLIB_EXTENSION_IMAGE_SCORE_NAME, sizeof *score);
-  description = (const crlib_description_t *)api->get_extension(CRLIB_EXTENSION_DESCRIPTION_NAME, sizeof *description);
+  description = (const crlib_description_t *)api->get_extension(CRLIB_EXTENSION_DESCRIPTION_NAME, DESCRIPTION_SIZE);
   REQUIRE(restore_data != NULL && user_data != NULL && constraints != NULL && score != NULL && description != NULL);
 }
 
-static int show_interface(void) {
-  /* An older VM knows fewer members. */
-  REQUIRE(api->get_extension(CRLIB_EXTENSION_DESCRIPTION_NAME, sizeof *description - sizeof(void *)) == &description->header);
-  REQUIRE(api->get_extension(CRLIB_EXTENSION_DESCRIPTION_NAME, sizeof *description + 8) == NULL);
-  REQUIRE(api->get_extension("no such thing", 0) == NULL);
-  crlib_conf_t *conf = api->create_conf();
-  REQUIRE(conf != NULL);
-  printf("identity %s\n%s\n%s", description->identity(conf), description->description(conf), description->configuration_doc(conf));
-  size_t extensions = 0, keys = 0;
-  for (const crlib_extension_t *const *at = description->supported_extensions(conf); *at != NULL; at++, extensions++) REQUIRE(api->get_extension((*at)->name, (*at)->size) == *at);
-  REQUIRE(extensions == 5);
-  const crlib_conf_option_t *options = description->configuration_options(conf);
-  for (const char *const *key = description->configurable_keys(conf); *key != NULL; key++, keys++) REQUIRE(api->can_configure(conf, *key) && strcmp(options[keys].key, *key) == 0);
-  REQUIRE(options[keys].key == NULL);
+/* What makes no sense is refused, and does no harm. */
+static void refuse(crlib_conf_t *conf) {
+  static unsigned char large[1 << 20];
+  const void *data;
+  size_t size;
+  REQUIRE(api->checkpoint(NULL) != 0 && api->restore(NULL) != 0 && api->get_extension(NULL, 0) == NULL);
+  REQUIRE(!api->can_configure(conf, NULL) && !api->configure(conf, NULL, "1") && !api->configure(NULL, "keep_running", "true"));
   REQUIRE(!api->can_configure(conf, "nothing") && !api->configure(conf, "nothing", "1") && !api->configure(conf, "keep_running", "perhaps"));
   REQUIRE(api->configure(conf, "keep_running", "true") && api->configure(conf, "compression.level", "9") && !api->configure(conf, "compression.level", "10"));
   /* Without a place for the image neither works. */
+  REQUIRE(!api->configure(conf, "image_location", "") && !api->configure(conf, "image_location", NULL));
   REQUIRE(api->checkpoint(conf) != 0 && api->restore(conf) != 0);
+  REQUIRE(restore_data->set_restore_data(conf, NULL, 0) && !restore_data->set_restore_data(conf, NULL, 4) && !restore_data->set_restore_data(NULL, "x", 1));
+  REQUIRE(!restore_data->set_restore_data(conf, large, sizeof large));
+  REQUIRE(!user_data->set_user_data(conf, NULL, "x", 1) && !user_data->set_user_data(conf, "", "x", 1) && !user_data->set_user_data(NULL, "x", "x", 1));
+  REQUIRE(user_data->set_user_data(conf, "never set", NULL, 0) && user_data->load_user_data(conf) == NULL && user_data->load_user_data(NULL) == NULL);
+  REQUIRE(!user_data->lookup_user_data(NULL, "x", &data, &size));
+  user_data->destroy_user_data(NULL);
+  REQUIRE(!constraints->set_label(conf, NULL, "x") && !constraints->set_label(conf, "x", NULL) && !constraints->set_label(NULL, "x", "x"));
+  REQUIRE(!constraints->set_bitmap(conf, "x", NULL, 1) && !constraints->set_bitmap(conf, NULL, large, 1) && constraints->set_bitmap(conf, "x", NULL, 0));
+  REQUIRE(!constraints->require_label(conf, NULL, "x") && !constraints->require_label(conf, "x", NULL));
+  REQUIRE(!constraints->require_bitmap(conf, "x", large, 1, (crlib_bitmap_comparison_t)3) && !constraints->require_bitmap(conf, "x", NULL, 1, CRLIB_BITMAP_EQUALS));
+  REQUIRE(!constraints->is_failed(conf, "x") && !constraints->is_failed(conf, NULL) && constraints->get_failed_bitmap(conf, "x", NULL, 0) == 0);
+  REQUIRE(!score->set_score(conf, NULL, 1) && !score->set_score(NULL, "x", 1) && !score->set_score(conf, "x", NAN) && !score->set_score(conf, "x", INFINITY));
+}
+
+static int show_interface(void) {
+  const crlib_extension_t *const all[] = {&restore_data->header, &user_data->header, &constraints->header, &score->header, &description->header};
+  crlib_conf_t *conf = api->create_conf();
+  REQUIRE(conf != NULL && api->get_extension("no such thing", 0) == NULL);
+  size_t extensions = 0, keys = 0;
+  for (const crlib_extension_t *const *at = description->supported_extensions(conf); *at != NULL; at++, extensions++) {
+    /* A VM that knows fewer members gets it, one that knows more does not. */
+    REQUIRE(extensions < 5 && *at == all[extensions]);
+    REQUIRE(api->get_extension((*at)->name, (*at)->size) == *at && api->get_extension((*at)->name, sizeof **at) == *at && api->get_extension((*at)->name, (*at)->size + 8) == NULL);
+  }
+  REQUIRE(extensions == 5);
+  printf("identity %s\n%s\n%s", description->identity(conf), description->description(conf), description->configuration_doc(conf));
+  for (const char *const *key = description->configurable_keys(conf); *key != NULL; key++, keys++) REQUIRE(api->can_configure(conf, *key) && strstr(description->configuration_doc(conf), *key) != NULL);
+#ifndef OLDER_VM
+  const crlib_conf_option_t *options = description->configuration_options(conf);
+  for (size_t i = 0; i < keys; i++) {
+    REQUIRE(strcmp(options[i].key, description->configurable_keys(conf)[i]) == 0 && options[i].value_type != NULL && options[i].description != NULL);
+    REQUIRE((options[i].flags & (CRLIB_CONF_OPTION_CHECKPOINT | CRLIB_CONF_OPTION_RESTORE)) != 0 && options[i].flags < 2 * CRLIB_CONF_OPTION_OBSOLETE);
+  }
+  REQUIRE(options[keys].key == NULL);
+#endif
   char buffer[4] = "abc";
-  REQUIRE(restore_data->get_restore_data(conf, buffer, sizeof buffer) == 0 && !constraints->is_failed(conf, "x") && constraints->get_failed_bitmap(conf, "x", NULL, 0) == 0);
+  REQUIRE(restore_data->get_restore_data(conf, buffer, sizeof buffer) == 0 && strcmp(buffer, "abc") == 0);
+  refuse(conf);
   api->destroy_conf(conf);
   api->destroy_conf(NULL);
   printf("interface ok\n");
@@ -113,9 +151,13 @@ static int take_checkpoint(const char *directory, char **settings) {
   for (int generation = 0;; generation++) {
     const unsigned char features[] = {0x0f, 0x80, 0x01};
     REQUIRE(api->configure(conf, "image_location", directory));
-    REQUIRE(constraints->set_label(conf, "cpu.arch", "wrong") && constraints->set_label(conf, "cpu.arch", "amd64") && constraints->set_bitmap(conf, "cpu.features", features, sizeof features));
+    /* Names and values are copied. */
+    char name[] = "cpu.arch", value[] = "amd64";
+    REQUIRE(constraints->set_label(conf, name, "wrong") && constraints->set_label(conf, name, value) && constraints->set_bitmap(conf, "cpu.features", features, sizeof features));
     REQUIRE(score->set_score(conf, "java.uptime", 1.0) && score->set_score(conf, "java.uptime", 12.25) && score->set_score(conf, "negative", -0.5));
     REQUIRE(user_data->set_user_data(conf, "note", "kept with the image", 20) && user_data->set_user_data(conf, "gone", "x", 1) && user_data->set_user_data(conf, "gone", NULL, 0));
+    memset(name, 'x', sizeof name - 1);
+    memset(value, 'x', sizeof value - 1);
     write_engine_file(directory);
     const unsigned long before = counters[0];
     int result = api->checkpoint(conf);
@@ -126,6 +168,8 @@ static int take_checkpoint(const char *directory, char **settings) {
     }
     int data = -1;
     size_t size = restore_data->get_restore_data(conf, &data, sizeof data);
+    unsigned char first = 0;
+    REQUIRE(restore_data->get_restore_data(conf, NULL, 0) == size && restore_data->get_restore_data(conf, &first, 1) == size && (size == 0 || first == (unsigned char)data));
     REQUIRE(counters[0] >= before);
     const unsigned long reached = counters[2];
     while (counters[2] < reached + 20) usleep(1000);
@@ -154,12 +198,18 @@ static int restore(const char *directory, const char *label, const char *bits, c
   for (; bits[2 * size] != 0; size++) bitmap[size] = (unsigned char)strtoul((const char[]){bits[2 * size], bits[2 * size + 1], 0}, NULL, 16);
   configure_all(conf, settings);
   REQUIRE(api->configure(conf, "image_location", directory));
-  REQUIRE(constraints->require_label(conf, "cpu.arch", label) && constraints->require_bitmap(conf, "cpu.features", bitmap, size, (crlib_bitmap_comparison_t)atoi(comparison)));
+  char name[64] = "cpu.arch";
+  const char *const equals = strchr(label, '=');
+  if (equals != NULL) snprintf(name, sizeof name, "%.*s", (int)(equals - label), label);
+  REQUIRE(constraints->require_label(conf, name, "wrong") && constraints->require_label(conf, name, equals == NULL ? label : equals + 1) && constraints->require_bitmap(conf, "cpu.features", bitmap, size, (crlib_bitmap_comparison_t)atoi(comparison)));
   const int data = atoi(value);
   REQUIRE(restore_data->set_restore_data(conf, "xxxxxxxx", 8) && restore_data->set_restore_data(conf, &data, data == 0 ? 0 : sizeof data));
   fflush(stdout);
   int result = api->restore(conf);
-  printf("restore failed: %s, label %d, bitmap %d of %zu bytes\n", result == 0 ? "with 0" : "not 0", constraints->is_failed(conf, "cpu.arch"), constraints->is_failed(conf, "cpu.features"),
+  memset(found, 0xee, sizeof found);
+  const size_t had = constraints->get_failed_bitmap(conf, "cpu.features", found, 1);
+  REQUIRE((had == 0 ? found[0] == 0xee : found[0] == 0x0f) && found[1] == 0xee);
+  printf("restore failed: %s, label %d, bitmap %d of %zu bytes\n", result == 0 ? "with 0" : "not 0", constraints->is_failed(conf, name), constraints->is_failed(conf, "cpu.features"),
          constraints->get_failed_bitmap(conf, "cpu.features", found, sizeof found));
   return 4;
 }

@@ -352,10 +352,12 @@ static bool fits(struct crlib_user_data_storage *storage, struct engine_tag *req
   const bool good = record != NULL && (is_label ? size == required->size && compare_bytes(value, required->value, size) == 0 : bitmap_fits(value, size, required));
   required->failed = !good;
   if (good) return true;
-  if (is_label) {
+  if (record == NULL) {
+    complain("the image's %s is not known, and required", required->name);
+  } else if (is_label) {
     complain("the image's %s is '%.*s', and '%.*s' is required", required->name, (int)size, (const char *)value, (int)required->size, (const char *)required->value);
   } else {
-    complain("the image's %s is %s", required->name, record == NULL ? "not known" : "not within what is required");
+    complain("the image's %s is not within what is required", required->name);
   }
   if (required->found != NULL) engine_memory_free(required->found);
   required->found = size == 0 ? NULL : engine_memory(size);
