@@ -36,11 +36,11 @@ try {
     `--outputFile.json=${report}`,
     ...process.argv.slice(2),
   ]);
-  const { numPassedTests, numFailedTests, numFailedTestSuites, numPendingTests, testResults } = JSON.parse(readFileSync(report, 'utf8'));
-  // A file that fails before its first test counts as one failure.
-  const broken = testResults.filter((file) => file.status === 'failed' && file.assertionResults.length === 0).length;
+  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(readFileSync(report, 'utf8'));
+  // A file that fails before its first test or after its last one counts as one failure.
+  const broken = testResults.filter((file) => file.status === 'failed' && file.assertionResults.every((test) => test.status !== 'failed')).length;
   console.log(`${numPassedTests} passed, ${numFailedTests + broken} failed, ${numPendingTests} skipped`);
-  process.exitCode = status !== 0 || numFailedTests + broken + numFailedTestSuites > 0 || numPassedTests === 0 ? 1 : 0;
+  process.exitCode = status !== 0 || numFailedTests + broken > 0 || numPassedTests === 0 ? 1 : 0;
 } finally {
   rmSync(work, { recursive: true, force: true });
 }

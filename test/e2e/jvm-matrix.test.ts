@@ -19,9 +19,12 @@ const installed = command('javac') ? jdks() : [];
 const jar = existsSync(new URL('../../native/build/warp-crac.jar', import.meta.url));
 afterEach(killAll);
 
-/** The next ids of processes and threads are small again, as in a container (proc_sys_kernel(5)): much that a program holds looks like them. */
-function smallIds(): void {
-  if (ownIds) writeFileSync('/proc/sys/kernel/ns_last_pid', '2');
+/**
+ * The next ids of processes and threads are small again, as in a container (proc_sys_kernel(5)): much that a program holds looks like them. They are
+ * others than a moment before: the program takes a new id for a restore.
+ */
+function smallIds(moment: number): void {
+  if (ownIds) writeFileSync('/proc/sys/kernel/ns_last_pid', String(2 + (moment % 3) * 100));
 }
 
 const withoutCompression = ['-XX:-UseCompressedOops', '-XX:-UseCompressedClassPointers'];
@@ -81,7 +84,7 @@ describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install 
     const meant: Record<string, string[]> = { agent: [agent], observed };
     const line = ['-Xmx128m', '-XX:ErrorFile=/dev/stdout', ...flags.flatMap((flag) => meant[flag] ?? flag)];
     skip(spawnSync(java, [...line, '-version'], { stdio: 'ignore' }).status !== 0, 'this JVM does not have it');
-    smallIds();
+    smallIds(0);
     let target = start(java, [...line, '-cp', classes, 'Load'], { directory: makeDirectory() });
     await target.output(/^tick 1$/m);
     let moments = 0;
@@ -92,7 +95,7 @@ describe.skipIf(installed.length === 0)('JVM matrix (on Debian: apt-get install 
         const image = await checkpointAndEnd(target, way.capture);
         expect(target.stdout).not.toContain('FAIL');
         const stopped = lastTick(target.stdout);
-        smallIds();
+        smallIds(moments + 1);
         target = restore(image, way.restore);
         // Behind a tick of which each of its threads has done all in the restored process.
         await target.output(/^restored ok\ntick \d+$/m);

@@ -192,7 +192,8 @@ export class ContainerEngine {
       .map((line) => line.split(' ')[1] ?? '')
       .toReversed())
       if (mount.startsWith(this.directory)) spawnSync('umount', ['--lazy', mount]);
-    rmSync(this.directory, { recursive: true, force: true });
+    // What Podman starts behind a container's end may still be clearing up.
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
     removeControlGroups('/sys/fs/cgroup');
   }
 }
